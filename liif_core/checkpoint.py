@@ -1,0 +1,155 @@
+"""Checkpoints: weights as safetensors that carry what made them; published .pth files read as they are."""
+
+import hashlib
+import json
+import pickle
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from liif_core import files
+from liif_core.errors import UserError
+from liif_core.experiment_file import model_from_table, to_toml
+from liif_core.model import ContinuousModel, build_model
+from liif_core.plugins import discover
+from liif_core.registry import Registry
+
+FORMAT = "liif-core checkpoint"
+FORMAT_VERSION = 1
+
+
+@frozen(eq=False)
+class Checkpoint:
+    """Weights, and what is known about them. ``experiment`` has at least the table ``model``."""
+
+    state: Mapping[str, Tensor]
+    experiment: Mapping[str, Any]
+    scale: tuple[float, float] | None = None  # the range it was trained on
+    step: int | None = None
+    best: float | None = None  # PSNR at the validation that chose it
+    plugins: Mapping[str, str] = {}  # distribution -> version
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a .safetensors file, whole or not at all."""
+    state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
+    known = {"scale": checkpoint.scale, "step": checkpoint.step, "best": checkpoint.best, "plugins": dict(checkpoint.plugins)}
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "experiment": to_toml(checkpoint.experiment),
+        "sha256": tensors_sha256(state),
+        "known": json.dumps(known),
+    }
+    files.write_bytes(path, safetensors.torch.save(state, metadata))
+
+
+def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Checkpoint:
+    """Read one of ours, or a published .pth through the plugins' importers.
+
+    Raises UserError for a file that is missing, damaged, of another format, or names what no plugin knows.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if start[8:9] == b"{":
+        return _load_ours(path)
+    return _load_published(path, registry or discover())
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> ContinuousModel:
+    """A model ready for inference, from one of our checkpoints or a published .pth.
+
+    Raises UserError as ``load_checkpoint`` does, or for a device that is not there.
+    """
+    from liif_core.device import pick_device
+
+    registry = discover()
+    model = model_of(load_checkpoint(path, registry), registry, str(path))
+    return model.to(pick_device(str(device))).eval().requires_grad_(False)
+
+
+def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> ContinuousModel:
+    """The model of a checkpoint, on the CPU. Raises UserError where its weights do not fit its model table."""
+    model = build_model(model_from_table(checkpoint.experiment["model"], registry, where))
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
+    problems = [f"{where}: no weights for {name}" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"{where}: the model has no place for {name}" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"{where}: {name} is {found[name]}, and the model expects {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name] != found[name]
+    ]
+    if problems:
+        rest = [f"{where}: and {len(problems) - 5} more such problems"] if len(problems) > 6 else problems[5:]
+        raise UserError(*problems[:5], *rest)
+    model.load_state_dict(checkpoint.state)
+    return model
+
+
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """Over names, types, shapes and values, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _load_ours(path: Path) -> Checkpoint:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged, or not a safetensors file: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: a safetensors file, but not a liif-core checkpoint (its metadata has no 'format')")
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        version = metadata.get("format_version")
+        raise UserError(f"{path}: checkpoint format {version}; this liif-core reads {FORMAT_VERSION}: install a newer one")
+    if metadata.get("sha256") != tensors_sha256(state):
+        raise UserError(f"{path}: damaged: the weights do not have the SHA-256 that they were saved with")
+    try:
+        experiment = tomllib.loads(metadata["experiment"])
+        known = json.loads(metadata["known"])
+        scale = known["scale"] and tuple(known["scale"])
+        experiment["model"]
+        return Checkpoint(state, experiment, scale, known["step"], known["best"], known["plugins"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged: its metadata cannot be read ({type(error).__name__}: {error})") from None
+
+
+def _load_published(path: Path, registry: Registry) -> Checkpoint:
+    try:
+        published = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"{path}: neither a safetensors checkpoint nor a .pth that loads safely: {reason}") from None
+    try:
+        name, arguments, state = (published["model"][key] for key in ("name", "args", "sd"))
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"{path}: not a published checkpoint: expected {{'model': {{'name', 'args', 'sd'}}}}") from None
+
+    def encoder(spec: Mapping[str, Any], part: Mapping[str, Tensor]) -> tuple[dict, dict]:
+        return registry.importer("encoder", spec["name"]).convert(spec.get("args", {}), part)
+
+    try:
+        table, state = registry.importer("model", name).convert(arguments, state, encoder)
+    except UserError as error:
+        raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"{path}: cannot be imported as {name!r}: {type(error).__name__}: {error}") from None
+    return Checkpoint(state, {"name": path.stem, "model": table})

@@ -1,0 +1,135 @@
+"""Pixels and coordinates: the only place that knows the convention.
+
+A coordinate is (y, x) in [-1, 1], where -1 and 1 are the outer edges of the image
+(``align_corners=False``): the centre of pixel i of n lies at -1 + (2 i + 1) / n.
+A cell is a pixel's (height, width) in the same units: (2 / H, 2 / W).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+Size = tuple[int, int]  # (height, width)
+
+
+@frozen
+class Scale:
+    """Magnification per axis; both positive, below 1 to shrink."""
+
+    y: float
+    x: float
+
+    @classmethod
+    def of(cls, value: "float | Sequence[float] | Scale") -> "Scale":
+        """From one number for both axes, or a (vertical, horizontal) pair.
+
+        Raises ValueError for anything that is not a positive finite number.
+        """
+        if isinstance(value, Scale):
+            return value
+        pair = [value, value] if isinstance(value, (int, float)) else list(value)
+        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
+        if len(pair) != 2 or not numbers or not all(0 < v < math.inf for v in pair):
+            raise ValueError(f"expected a positive number or a pair of them, got {value!r}")
+        return cls(float(pair[0]), float(pair[1]))
+
+    @classmethod
+    def parse(cls, text: str) -> "Scale":
+        """From ``"2.5"`` or ``"2,3.7"`` (vertical, horizontal). Raises ValueError."""
+        try:
+            pair = [float(part) for part in text.split(",")]
+        except ValueError:
+            pair = []
+        if len(pair) not in (1, 2):
+            raise ValueError(f"expected S or SY,SX (such as 2.5 or 2,3.7), got {text!r}")
+        return cls.of(pair * 2 if len(pair) == 1 else pair)
+
+    @property
+    def plain(self) -> int | float | list[int | float]:
+        """As JSON and TOML have it: one number where both axes agree, whole numbers as integers."""
+        y, x = (int(v) if v == int(v) else v for v in (self.y, self.x))
+        return y if y == x else [y, x]
+
+    def __str__(self) -> str:
+        plain = self.plain
+        return f"x{plain[0]},{plain[1]}" if isinstance(plain, list) else f"x{plain}"
+
+
+def scaled_size(size: Size, scale: Scale) -> Size:
+    """The size an image of ``size`` has after magnification: nearest whole number, halves up, at least 1."""
+    return tuple(max(1, math.floor(n * s + 0.5)) for n, s in zip(size, (scale.y, scale.x)))
+
+
+def low_resolution_size(size: Size, scale: Scale) -> Size:
+    """The LR size for an HR image of ``size``: the largest whose magnification fits in it, at least 1.
+
+    ``scaled_size(low_resolution_size(size, scale), scale)`` is then the HR size to crop to; for a whole-number
+    scale that is the largest multiple of the scale, as published evaluations crop.
+    """
+    return tuple(max(1, math.floor(n / s + 1e-9)) for n, s in zip(size, (scale.y, scale.x)))
+
+
+def axis_centres(count: int, start: float = -1.0, stop: float = 1.0) -> Tensor:
+    """(count,) float32: the centres of ``count`` equal cells between two coordinates.
+
+    Computed in float64, so that a part of a longer axis has the same float32 values as the whole.
+    """
+    steps = 2 * torch.arange(count, dtype=torch.float64) + 1
+    return (start + steps * ((stop - start) / (2 * count))).float()
+
+
+def make_coord(shape: Sequence[int], ranges: Sequence[tuple[float, float]] | None = None, flatten: bool = True) -> Tensor:
+    """Pixel-centre coordinates of a grid: (*shape, len(shape)), or (prod(shape), len(shape)) if ``flatten``.
+
+    ``ranges`` gives (start, stop) per axis where they are not (-1, 1).
+    """
+    ranges = [(-1.0, 1.0)] * len(shape) if ranges is None else ranges
+    axes = [axis_centres(n, start, stop) for n, (start, stop) in zip(shape, ranges)]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    return grid.reshape(-1, len(shape)) if flatten else grid
+
+
+def to_pixel_samples(image: Tensor) -> tuple[Tensor, Tensor]:
+    """An image (c, h, w) as points: coordinates (h * w, 2) and values (h * w, c)."""
+    coord = make_coord(image.shape[-2:])
+    return coord.to(image.device), image.reshape(image.shape[0], -1).permute(1, 0)
+
+
+def cell_of(size: Size) -> Tensor:
+    """(2,) float32: height and width of one pixel of an image of ``size``, in coordinate units."""
+    return torch.tensor([2 / size[0], 2 / size[1]], dtype=torch.float32)
+
+
+def region_axes(size: Size, within: Size, region: tuple[float, float, float, float] | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (H,), columns (W,) and cell (2,) of a grid of ``size`` over a part of an image.
+
+    ``region`` is (top, left, bottom, right) in pixels of the image, whose size is ``within``; None is all of it.
+    Raises ValueError for an empty region.
+    """
+    top, left, bottom, right = region or (0, 0, *within)
+    if not (top < bottom and left < right):
+        raise ValueError(f"region {region}: top must be above bottom, and left before right")
+    spans = [(2 * a / n - 1, 2 * b / n - 1) for a, b, n in ((top, bottom, within[0]), (left, right, within[1]))]
+    rows, columns = (axis_centres(n, *span) for n, span in zip(size, spans))
+    cell = [(b - a) / n for (a, b), n in zip(spans, size)]
+    return rows, columns, torch.tensor(cell, dtype=torch.float32)
+
+
+def windows(size: Size, limit: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a grid into windows of at most ``limit`` pixels: whole rows where one fits, else parts of a row."""
+    height, width = size
+    across = min(width, limit)
+    down = max(1, limit // across)
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield slice(top, min(top + down, height)), slice(left, min(left + across, width))
+
+
+def mirrored(count: int, padded: int) -> Tensor:
+    """(padded,) int64: indices that continue 0 .. count - 1 by mirroring at its ends, for any lengths from 1."""
+    period = max(1, 2 * (count - 1))
+    place = torch.arange(padded) % period
+    return torch.minimum(place, period - place) if count > 1 else torch.zeros(padded, dtype=torch.int64)

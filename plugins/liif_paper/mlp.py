@@ -1,0 +1,102 @@
+"""The MLP decoder of LIIF: latent code and conditions, joined, through linear layers with ReLU.
+
+A linear layer of joined inputs is a sum of linear layers, so the first layer's part that sees the code is computed
+once per code in ``prepare``, and a query gathers its result. Blending the neighbours is linear and its weights sum
+to 1, so it goes before the last layer. Both are exact.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from attrs.validators import deep_iterable, ge
+from torch import Tensor, nn
+
+from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
+
+
+@frozen
+class MLPOptions:
+    hidden: tuple[int, ...] = option("Widths of the hidden layers.", (256, 256, 256, 256), check=deep_iterable(ge(1)))
+    zero_last: bool = option("Start with a last layer of zeros: with a residual, training starts from it.", False)
+
+
+class MLP(nn.Module):
+    """Codes (in_channels) and all conditions, in the order they were declared -> out_channels."""
+
+    needs = frozenset()
+    pointwise = True
+    scale_dependent = False
+    radius = 0
+
+    def __init__(
+        self, options: MLPOptions, in_channels: int, out_channels: int, conditions: Mapping[str, int], neighbours: int
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.conditions = tuple(conditions)
+        widths = [in_channels + sum(conditions.values()), *options.hidden, out_channels]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        if options.zero_last:
+            nn.init.zeros_(self.layers[-1].weight)
+            nn.init.zeros_(self.layers[-1].bias)
+
+    def prepare(self, field: LatentField, cell: Tensor) -> Maps:
+        first = self.layers[0]
+        return {"code": as_rows(field.linear(first.weight[:, : self.in_channels], first.bias))}
+
+    def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
+        hidden = gather(maps["code"], sites.index)
+        given = self._joined(sites, conditions)
+        if given is not None:
+            with torch.autocast(given.device.type, enabled=False):
+                told = F.linear(given, self.layers[0].weight[:, self.in_channels :].float())
+            hidden = hidden + told.to(hidden.dtype)
+        for layer in self.layers[1:-1]:
+            hidden = layer(hidden.relu_()) if not torch.is_grad_enabled() else layer(hidden.relu())
+        if len(self.layers) == 1:
+            return blend(hidden, sites.weight)
+        return self.layers[-1](blend(hidden.relu(), sites.weight))
+
+    def _joined(self, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor | None:
+        if not self.conditions:
+            return None
+        parts = [conditions[name].float() for name in self.conditions]
+        shape = torch.broadcast_shapes(sites.index.shape, *(part.shape[:-1] for part in parts))
+        return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], dim=-1)
+
+
+def _import_liif(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
+    """The published LIIF: an encoder, and an ``imnet`` that is this MLP."""
+    encoder_state = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
+    encoder_table, encoder_state = encoder(arguments["encoder_spec"], encoder_state)
+    imnet = arguments["imnet_spec"]
+    if imnet["name"] != "mlp":
+        raise ValueError(f"imnet {imnet['name']!r}: only 'mlp' is known")
+    table = {
+        "channels": imnet["args"].get("out_dim", 3),
+        "encoder": encoder_table,
+        "features": {"use": "unfold", "size": 3} if arguments.get("feat_unfold", True) else {"use": "plain"},
+        "sampling": {"use": "local-ensemble" if arguments.get("local_ensemble", True) else "nearest"},
+        "conditioning": [{"use": "coordinate"}] + ([{"use": "cell"}] if arguments.get("cell_decode", True) else []),
+        "decoder": {"use": "mlp", "hidden": list(imnet["args"]["hidden_list"])},
+    }
+    result = {f"encoder.{name}": value for name, value in encoder_state.items()}
+    for name, value in state.items():
+        if name.startswith("imnet.layers."):
+            layer, part = name.removeprefix("imnet.layers.").split(".")
+            result[f"decoder.layers.{int(layer) // 2}.{part}"] = value  # the odd ones were activations
+        elif not name.startswith("encoder."):
+            raise ValueError(f"LIIF has no parameter for {name!r}")
+    return table, result
+
+
+@hookimpl
+def liif_decoders():
+    return Component("mlp", MLP, MLPOptions)
+
+
+@hookimpl
+def liif_importers():
+    return Importer("model", "liif", _import_liif)

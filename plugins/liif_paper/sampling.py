@@ -1,0 +1,67 @@
+"""Which latent codes a query reads: the nearest, or the four around it (local ensemble; LIIF, section 3).
+
+Equal to the published code to the rounding: a corner is the query moved by half a feature cell and 1e-6, clamped to
+the image, and its code is the nearest, halves to even.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from liif_core import Component, Query, Sites, hookimpl
+
+_NUDGE = 1e-6  # keeps a query that lies exactly between two codes on one side
+_SMALLEST_AREA = 1e-9  # keeps the weights finite where all areas vanish
+
+
+def _nearest(position: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    """Index of the code nearest to each position along one axis, and that code's own position."""
+    inside = position.clamp(-1 + _NUDGE, 1 - _NUDGE)
+    index = (((inside + 1) * codes - 1) / 2).round().clamp(0, codes - 1)
+    return index.long(), (2 * index + 1) / codes - 1
+
+
+def _axis(position: Tensor, codes: int, sides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """(len(sides), *shape) indices and offsets, in feature-cell units, of the code to each side of a position."""
+    indices, offsets = [], []
+    for side in sides:
+        index, centre = _nearest(position + (side / codes + _NUDGE) if side else position, codes)
+        indices.append(index)
+        offsets.append((position - centre) * codes)
+    return torch.stack(indices), torch.stack(offsets)
+
+
+class NeighbourSampling(nn.Module):
+    """The codes to the given sides of a query along each axis, weighted by area."""
+
+    def __init__(self, sides: tuple[int, ...]):
+        super().__init__()
+        self.sides = sides
+        self.neighbours = len(sides) ** 2
+
+    def forward(self, query: Query, grid: tuple[int, int]) -> Sites:
+        with torch.autocast(query.cell.device.type, enabled=False):
+            return self._sites(query, grid)
+
+    def _sites(self, query: Query, grid: tuple[int, int]) -> Sites:
+        height, width = grid
+        if query.axes is None:
+            rows, columns = query.coord.unbind(-1)
+        else:  # per row and per column; the sums below make the grid of them
+            rows, columns = query.axes[0].view(1, -1, 1), query.axes[1].view(1, 1, -1)
+        row, row_offset = _axis(rows, height, self.sides)
+        column, column_offset = _axis(columns, width, self.sides)
+        # neighbours in the order (-, -), (-, +), (+, -), (+, +)
+        row, row_offset = row.unsqueeze(1), row_offset.unsqueeze(1)
+        column, column_offset = column.unsqueeze(0), column_offset.unsqueeze(0)
+        index = (row * width + column).flatten(0, 1)
+        offset = torch.stack(torch.broadcast_tensors(row_offset, column_offset), dim=-1).flatten(0, 1)
+        area = (row_offset * column_offset).abs().flatten(0, 1) + _SMALLEST_AREA
+        return Sites(index, offset, area.flip(0) / area.sum(0))  # each weighted by the area diagonally opposite
+
+
+@hookimpl
+def liif_samplings():
+    return [
+        Component("nearest", lambda options: NeighbourSampling(sides=(0,))),
+        Component("local-ensemble", lambda options: NeighbourSampling(sides=(-1, 1))),
+    ]
