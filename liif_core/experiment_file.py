@@ -1,5 +1,6 @@
 """TOML <-> Experiment: strict, every problem at once, each with its key path."""
 
+import os
 import tomllib
 import types
 import typing
@@ -70,7 +71,7 @@ def read_experiment_file(path: str | Path) -> ExperimentFile:
         wrong = [n for n, p in offered.items() if not isinstance(p, dict)] if isinstance(offered, dict) else ["profiles"]
         if wrong:
             raise UserError(f"{source}: profiles.{wrong[0]}: expected a table of overrides")
-        profiles.update(offered)
+        profiles = _merged(profiles, offered, source.name, {})
         fallback = layer.pop("fallback", fallback)
         base = _merged(base, layer, source.name, origins)
     if fallback is not None and fallback not in profiles:
@@ -306,7 +307,7 @@ def _exact(kind: type) -> Callable[[Any, Any], Any]:
         if kind in (str, Path) and isinstance(value, str):
             if "\0" in value:
                 raise _Problem("must not contain a NUL character")
-            return str(value) if kind is str else (getattr(value, "folder", Path()) / value)
+            return str(value) if kind is str else Path(os.path.abspath(getattr(value, "folder", Path()) / value))
         return value if type(value) is kind else _refuse(value, _EXPECTED[kind])
 
     return hook

@@ -18,7 +18,7 @@ from liif_core.geometry import Size, mirrored, region_axes, windows
 from liif_core.protocols import Conditioning, Decoder, Encoder, Features, LatentField, Maps, Query, Sampling
 from liif_core.registry import Choice
 
-WINDOW = 1536  # queries decoded at once on a CPU: about what its caches hold (benchmarks/README.md)
+WINDOW = 1024  # queries decoded at once on a CPU: about what its caches hold (benchmarks/README.md)
 DEVICE_WINDOW = 1 << 18  # queries decoded at once elsewhere
 
 

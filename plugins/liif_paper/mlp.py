@@ -48,22 +48,25 @@ class MLP(nn.Module):
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         hidden = gather(maps["code"], sites.index)
-        given = self._joined(sites, conditions)
-        if given is not None:
-            with torch.autocast(given.device.type, enabled=False):
-                told = F.linear(given, self.layers[0].weight[:, self.in_channels :].float())
-            hidden = hidden + told.to(hidden.dtype)
+        if self.conditions:
+            hidden = self._told(hidden, self._joined(hidden.shape[:-1], conditions))
         for layer in self.layers[1:-1]:
-            hidden = layer(hidden.relu_()) if not torch.is_grad_enabled() else layer(hidden.relu())
+            hidden = layer(hidden.relu_())
         if len(self.layers) == 1:
             return blend(hidden, sites.weight)
-        return self.layers[-1](blend(hidden.relu(), sites.weight))
+        return self.layers[-1](blend(hidden.relu_(), sites.weight))
 
-    def _joined(self, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor | None:
-        if not self.conditions:
-            return None
-        parts = [conditions[name].float() for name in self.conditions]
-        shape = torch.broadcast_shapes(sites.index.shape, *(part.shape[:-1] for part in parts))
+    def _told(self, hidden: Tensor, given: Tensor) -> Tensor:
+        """``hidden`` plus the first layer's part that sees the conditions, in float32 under autocast too."""
+        weight = self.layers[0].weight[:, self.in_channels :]
+        with torch.autocast(hidden.device.type, enabled=False):
+            if hidden.dtype == torch.float32:  # in place: one pass over what was gathered
+                flat = hidden.view(-1, hidden.shape[-1]).addmm_(given.reshape(-1, given.shape[-1]), weight.t())
+                return flat.view(hidden.shape)
+            return hidden + F.linear(given, weight.float()).to(hidden.dtype)
+
+    def _joined(self, shape: torch.Size, conditions: Mapping[str, Tensor]) -> Tensor:
+        parts = (conditions[name].float() for name in self.conditions)
         return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], dim=-1)
 
 

@@ -1,0 +1,58 @@
+"""``liif evaluate``."""
+
+from pathlib import Path
+
+from liif_core import files
+from liif_core.checkpoint import load_checkpoint, model_of
+from liif_core.device import autocast, pick_device
+from liif_core.errors import UserError, did_you_mean
+from liif_core.evaluate import evaluate_set
+from liif_core.experiment import PROTOCOLS, FolderSource, PairedFoldersSource
+from liif_core.geometry import Scale
+from liif_core.plugins import discover
+from liif_core.report import results_json, scores_table
+from liif_core.sources import open_images
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    hr: Path,
+    lr: Path | None,
+    scales: tuple[str, ...],
+    protocol: str,
+    json_path: Path | None,
+    ssim: bool,
+    precision: str,
+    device: str | None,
+    quiet: bool,
+) -> str:
+    """Measure, write the JSON if asked, and return the table."""
+    problems = []
+    wanted = []
+    for text in scales:
+        try:
+            wanted.append(Scale.parse(text))
+        except ValueError as error:
+            problems.append(f"--scale {text}: {error}")
+    if lr is not None and len(scales) > 1:
+        problems.append("--lr: goes with a single --scale; run once for each scale")
+    if protocol not in PROTOCOLS:
+        problems.append(
+            f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}{did_you_mean(protocol, PROTOCOLS)}"
+        )
+    if precision not in ("float32", "bf16", "fp16"):
+        problems.append(f"--precision {precision}: expected float32, bf16 or fp16")
+    if problems:
+        raise UserError(*problems)
+    target = pick_device(device or "auto")
+    autocast(target, precision)  # refuses half precision on a CPU before anything is read
+    registry = discover()
+    model = model_of(load_checkpoint(checkpoint, registry), registry, str(checkpoint)).to(target).eval()
+    source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
+    images = open_images(source, channels=model.channels)
+    scores = evaluate_set(
+        model, images, hr.name, wanted, protocol, device=target, precision=precision, ssim=ssim, progress=not quiet
+    )
+    if json_path is not None:
+        files.write_text(json_path, results_json(scores))
+    return scores_table(scores)

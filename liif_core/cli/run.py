@@ -1,0 +1,207 @@
+"""``liif-run``: one straight line from the file to the report."""
+
+import time
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from liif_core import files, report
+from liif_core.checkpoint import load_checkpoint, tensors_sha256
+from liif_core.data import largest_crop
+from liif_core.device import autocast, pick_device
+from liif_core.errors import UserError
+from liif_core.evaluate import evaluate
+from liif_core.experiment import Experiment
+from liif_core.experiment_file import ExperimentFile, Resolved, plain, read_experiment_file, resolve, resolved_toml
+from liif_core.model import ComposedModel, build_model
+from liif_core.plugins import discover
+from liif_core.protocols import Query
+from liif_core.registry import Registry
+from liif_core.sources import ImageSet, MissingData, open_images
+from liif_core.train import STATE, Trainer
+
+Say = Callable[[str], None]
+
+
+def check_experiment(path: Path, profile: str | None, overrides: Iterable[str]) -> str:
+    """``--check``: everything short of opening data; returns the resolved TOML, parameters and operations."""
+    registry = discover()
+    resolved = resolve(read_experiment_file(path), registry, profile, overrides)
+    experiment = resolved.experiment
+    autocast(pick_device(experiment.run.device), experiment.run.precision)
+    model = _fresh_model(experiment)
+    return f"{resolved_toml(resolved)}\n{_described(model)}"
+
+
+def run_experiment(
+    path: Path, profile: str | None, overrides: Iterable[str], out: Path | None, resume: bool, quiet: bool, say: Say
+) -> None:
+    """Train, evaluate and report. Raises UserError and Interrupted."""
+    started = time.monotonic()
+    registry = discover()
+    file = read_experiment_file(path)
+    resolved = resolve(file, registry, profile, overrides)
+    device = pick_device(resolved.experiment.run.device)
+    autocast(device, resolved.experiment.run.precision)  # refuses half precision on a CPU before any work
+    model = _fresh_model(resolved.experiment)
+    try:
+        images, validation = _open(resolved.experiment)
+    except MissingData as missing:
+        if profile is not None or file.fallback is None:
+            raise
+        resolved = _fall_back(file, registry, overrides, missing, say)
+        model = _fresh_model(resolved.experiment)
+        images, validation = _open(resolved.experiment)
+    experiment = resolved.experiment
+
+    folder = _run_folder(out, path.stem, experiment, resume)
+    files.write_text(folder / "experiment.toml", resolved_toml(resolved))
+    say(f"{experiment.name}: {len(images)} images, {_count(model):,} parameters, on {device}; results go to {folder}")
+    trainer = Trainer(model, experiment, images, validation, folder, device, _plugins(experiment), quiet)
+    trained = trainer.run(resume)
+
+    best = load_checkpoint(folder / "checkpoints" / "best.safetensors", registry)
+    model.load_state_dict(best.state)
+    scores, skipped, fingerprints = evaluate(
+        model.eval(), experiment.evaluate, device=device, precision=experiment.run.precision, out_dir=folder, progress=not quiet
+    )
+    finished = report.Report(
+        name=experiment.name,
+        scores=scores,
+        note=experiment.note,
+        profile=experiment.profile,
+        skipped=skipped,
+        model_fingerprint=tensors_sha256(best.state),
+        data_fingerprints={"training": images.fingerprint, **fingerprints},
+        versions=_versions(experiment),
+        seconds=round(time.monotonic() - started, 1),
+        parameters=_count(model),
+        device=str(device),
+        trained={"steps": trained.steps, "best_validation_psnr": trained.best, "best_step": trained.best_step},
+    )
+    files.write_text(folder / "report.json", report.to_json(finished))
+    text = report.to_markdown(finished)
+    files.write_text(folder / "report.md", text)
+    say(f"\n{text}\nwritten: {folder}/report.md, report.json, pictures/, checkpoints/best.safetensors")
+
+
+def _fresh_model(experiment: Experiment) -> ComposedModel:
+    torch.manual_seed(experiment.train.seed)
+    return build_model(experiment.model)
+
+
+def _open(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
+    """Training and validation images; what is wrong with either is reported together."""
+    data, channels = experiment.data, experiment.model.channels
+    wanted: list[tuple[Any, dict[str, Any]]] = [
+        (data.images, {"smallest": largest_crop(data), "memory_gb": data.memory_gb})
+    ]
+    if experiment.validate is not None:
+        wanted.append((experiment.validate.images, {"memory_gb": data.memory_gb}))
+    opened: list[ImageSet | None] = []
+    problems: list[str] = []
+    missing = False
+    for source, limits in wanted:
+        try:
+            opened.append(open_images(source, channels=channels, **limits))
+        except UserError as error:
+            problems += [line for line in error.problems if line not in problems]
+            missing = missing or isinstance(error, MissingData)
+    if problems:
+        raise (MissingData if missing else UserError)(*problems)
+    return opened[0], opened[1] if len(opened) > 1 else None
+
+
+def _fall_back(file: ExperimentFile, registry: Registry, overrides: Iterable[str], missing: MissingData, say: Say) -> Resolved:
+    for line in missing.problems:
+        say(f"missing: {line}")
+    resolved = resolve(file, registry, file.fallback, overrides)
+    say(f"going on with the profile {file.fallback!r} of {file.path} instead (--profile NAME makes missing data an error).")
+    if resolved.experiment.note:
+        say(resolved.experiment.note)
+    say("")
+    return resolved
+
+
+def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: bool) -> Path:
+    """The folder of this run. Raises UserError rather than disturb another run."""
+    if out is None:
+        base = Path("runs") / (f"{stem}-{experiment.profile}" if experiment.profile else stem)
+        numbered = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))]
+        first_free = next(i for i, folder in enumerate(numbered) if not folder.exists())
+        return numbered[first_free - 1] if resume and first_free else numbered[first_free]
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: expected a folder, and it is a file")
+    written = out / "experiment.toml"
+    if not written.exists():
+        if (out / "checkpoints").exists():
+            raise UserError(f"--out {out}: has checkpoints but no experiment.toml: another tool's? choose another folder")
+        return out
+    try:
+        other = tomllib.loads(written.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise UserError(f"{written}: cannot be read; choose another --out") from None
+    changed = _differences(_comparable(plain(experiment)), _comparable(other))
+    if changed:
+        raise UserError(
+            f"--out {out}: holds another experiment (it differs in {', '.join(changed[:5])}"
+            f"{' and more' if len(changed) > 5 else ''}); choose another folder"
+        )
+    if not resume and (out / "checkpoints").exists():
+        state = "is finished" if (out / "report.json").exists() else f"can go on from {STATE}"
+        raise UserError(f"--out {out}: holds this experiment already, and it {state}; add --resume, or choose another folder")
+    return out
+
+
+def _comparable(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != "run"}
+
+
+def _differences(a: Any, b: Any, path: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [
+            line
+            for key in sorted(a.keys() | b.keys())
+            for line in _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if a == b else [path]
+
+
+def _plugins(experiment: Experiment) -> dict[str, str]:
+    """The distributions that the model's components came from, with their versions."""
+    spec = experiment.model
+    chosen = [spec.encoder, spec.features, spec.sampling, *spec.conditioning, spec.decoder]
+    return {choice.origin.distribution: choice.origin.version for choice in chosen}
+
+
+def _versions(experiment: Experiment) -> dict[str, str]:
+    import platform
+
+    return {"python": platform.python_version(), "torch": torch.__version__, **_plugins(experiment)}
+
+
+def _count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _described(model: ComposedModel) -> str:
+    """Parameters of each part, and multiply-adds per LR pixel and per output pixel, counted on a small image."""
+    parts = {"encoder": model.encoder, "features": model.features, "sampling": model.sampling, "conditioning": model.conditioning, "decoder": model.decoder}
+    lines = [f"parameters: {_count(model):,} ({', '.join(f'{name} {_count(part):,}' for name, part in parts.items() if _count(part))})"]
+    side, scale = 16, 4
+    image = torch.rand(1, model.channels, side, side)
+    with torch.inference_mode(), FlopCounterMode(display=False) as encoding:
+        picture = model.eval().encode(image)
+        cell = torch.full((1, 1, 1, 2), 2 / (side * scale))
+        picture.maps(cell)
+    axis = torch.linspace(-0.9, 0.9, side * scale)
+    with torch.inference_mode(), FlopCounterMode(display=False) as decoding:
+        picture.query(Query.grid(axis, axis, torch.tensor([2 / (side * scale)] * 2)))
+    per_code = encoding.get_total_flops() / 2 / side**2
+    per_pixel = decoding.get_total_flops() / 2 / (side * scale) ** 2
+    lines.append(f"multiply-adds: {per_code:,.0f} per LR pixel (encoder and prepare), {per_pixel:,.0f} per output pixel (decode)")
+    return "\n".join(lines)

@@ -1,0 +1,202 @@
+"""Files from the network: resumed where they broke off, checked, and either whole or not there."""
+
+import hashlib
+import os
+import posixpath
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from attrs import frozen
+from tqdm import tqdm
+
+from liif_core.errors import UserError
+
+_CHUNK = 1 << 18  # bytes read at a time
+_TIMEOUT = 30  # seconds without a byte
+
+
+@frozen
+class Archive:
+    """A zip file at an official address, and the folder (beside it) that its images belong in."""
+
+    url: str
+    folder: str
+    size: int  # bytes
+    sha256: str
+
+    def by_hand(self, path: Path) -> str:
+        """What to do instead, for a message."""
+        return f"or unpack {self.url} yourself, so that its images lie in {path / self.folder}"
+
+
+def _div2k(folder: str, size: int, sha256: str) -> Archive:
+    return Archive(f"https://data.vision.ee.ethz.ch/cvl/DIV2K/{folder.replace('/', '_')}.zip", folder, size, sha256)
+
+
+DIV2K = (
+    _div2k("DIV2K_train_HR", 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"),
+    _div2k("DIV2K_valid_HR", 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
+    _div2k("DIV2K_valid_LR_bicubic/X2", 117763600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"),
+    _div2k("DIV2K_valid_LR_bicubic/X3", 54513392, "04b9a2ed3b4a0715d3924d3ae8514830c3328fac8d30512ce716d6f419e052a3"),
+    _div2k("DIV2K_valid_LR_bicubic/X4", 31505881, "a50a5d1c4b88de4e8d300d8fb2b904c52fe93b2b298a4899697760d7cbb6d553"),
+)
+
+
+def fetch_archive(archive: Archive, path: Path) -> None:
+    """Make ``path / archive.folder`` of what ``archive`` holds; the zip file itself is not kept.
+
+    Raises UserError, as ``fetch`` and ``extract_zip`` do.
+    """
+    file = path / archive.url.rpartition("/")[2]
+    fetch(archive.url, file, archive.sha256, archive.size)
+    extract_zip(file, path / archive.folder)
+    file.unlink()
+
+
+class _BrokenOff(Exception):
+    """The server could not be reached, or the connection ended early."""
+
+
+def fetch(url: str, target: Path, sha256: str, size: int) -> None:
+    """Make ``target`` the file at ``url``, whose ``size`` in bytes and ``sha256`` (hexadecimal) are known.
+
+    A target that is right already is left alone. What has arrived is kept beside it as ``NAME.part``, and a later
+    call goes on from there (HTTP Range), or starts again where the server does not offer that. A connection that
+    breaks is taken up again for as long as each try brings something.
+
+    Raises UserError: no connection, an answer of another size, another hash (the partial file is then removed), or
+    too little disk space. ``target`` is only ever replaced by the right file.
+    """
+    target = Path(target)
+    if target.is_file() and target.stat().st_size == size and _hash(target) == sha256:
+        return
+    _make_folder(target.parent)
+    partial = target.with_name(target.name + ".part")
+    have = _size(partial)
+    if have > size:  # it cannot be a part of this file
+        partial.unlink()
+        have = 0
+    _check_space(target.parent, size - have, f"{url} ({size / 1e9:.2f} GB)")
+    while have != size:
+        before, problem = have, "the connection ended early"
+        try:
+            _continue(url, partial, size)
+        except _BrokenOff as error:
+            problem = str(error)
+        except OSError as error:
+            raise UserError(f"{partial}: cannot be written ({error.strerror or error})") from error
+        have = _size(partial)
+        if have != size and have <= before:
+            kept = f"; {have} of {size} bytes are kept, try again to go on from there" if have else ""
+            raise UserError(f"{url}: could not be fetched ({problem}){kept}")
+    found = _hash(partial)
+    if found != sha256:
+        partial.unlink()
+        raise UserError(f"{url}: not the expected file (sha256 {found}, expected {sha256}); removed, try again")
+    os.replace(partial, target)
+
+
+def _continue(url: str, partial: Path, size: int) -> None:
+    """Bring ``partial`` as far as one connection goes."""
+    have = _size(partial)
+    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urlopen(request, timeout=_TIMEOUT)
+    except HTTPError as error:
+        raise _BrokenOff(f"the server answers {error.code} {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise _BrokenOff(str(getattr(error, "reason", error))) from error
+    with response:
+        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        have = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        if length is not None and int(length) != size - have:
+            raise _BrokenOff(f"{size - have} bytes are expected, the server offers {length}: it is another file")
+        with (
+            open(partial, "ab" if resumed else "wb") as out,
+            tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=partial.stem, disable=None) as bar,
+        ):
+            while have < size and (data := _read(response, min(_CHUNK, size - have))):
+                out.write(data)
+                have += len(data)
+                bar.update(len(data))
+            out.flush()
+            os.fsync(out.fileno())
+
+
+def _read(response: BinaryIO, count: int) -> bytes:
+    try:
+        return response.read(count)
+    except (OSError, HTTPException) as error:
+        raise _BrokenOff(str(error) or type(error).__name__) from error
+
+
+def extract_zip(archive: Path, folder: Path) -> None:
+    """Make ``folder`` of the files of a zip archive, without the leading folders that they have in common.
+
+    Whole or not at all: unpacked into a temporary folder beside, then renamed. Raises UserError for an archive that
+    is damaged or holds no file, for members that lie outside it (absolute, ``..``) or are links, for too little disk
+    space, and for a ``folder`` that has something in it.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already; move it away to unpack {archive.name} in its place")
+    _make_folder(folder.parent)
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            _check_members(archive, members)
+            _check_space(folder.parent, sum(member.file_size for member in members), f"unpacking {archive}")
+            common = posixpath.commonpath([PurePosixPath(member.filename).parent for member in members])
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+                whole = Path(temporary) / folder.name
+                for member in tqdm(members, desc=f"unpacking {archive.name}", disable=None, leave=False):
+                    path = whole / PurePosixPath(member.filename).relative_to(common)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with opened.open(member) as source, open(path, "wb") as out:
+                        shutil.copyfileobj(source, out, _CHUNK)
+                os.replace(whole, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{archive}: cannot be unpacked into {folder} ({error})") from error
+
+
+def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+    if not members:
+        raise UserError(f"{archive}: holds no files")
+    for member in members:
+        path = PurePosixPath(member.filename)
+        if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
+            raise UserError(f"{archive}: not unpacked, as {member.filename!r} would lie outside its folder")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise UserError(f"{archive}: not unpacked, as {member.filename!r} is a link")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror})") from error
+
+
+def _check_space(folder: Path, needed: int, what: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        figures = f"{needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free"
+        raise UserError(f"{folder}: too little disk space for {what}: {figures}")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,25 @@
+"""Image files: reading any of them exactly, writing results of any size as they come."""
+
+from liif_core.images.picture import Depth, Header, Metadata, Picture
+from liif_core.images.planes import fill_transparent, from_planes, to_planes
+from liif_core.images.reading import MAX_PIXELS, header, read_image
+from liif_core.images.writing import Encoding, Target, Writer, check_output, needs_whole, open_writer
+
+__all__ = [
+    "MAX_PIXELS",
+    "Depth",
+    "Encoding",
+    "Header",
+    "Metadata",
+    "Picture",
+    "Target",
+    "Writer",
+    "check_output",
+    "fill_transparent",
+    "from_planes",
+    "header",
+    "needs_whole",
+    "open_writer",
+    "read_image",
+    "to_planes",
+]

@@ -1,0 +1,73 @@
+"""What an image file holds, once read: pixels, alpha and what travels with them."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from attrs import Factory, frozen
+
+from liif_core.geometry import Size
+
+Depth = Literal["uint8", "uint16", "float32"]
+
+
+@frozen
+class Metadata:
+    """What is carried from the file read to the file written, besides pixels.
+
+    ``icc`` is an ICC profile for the pixels as read; ``exif`` a TIFF structure (no ``Exif`` prefix) whose orientation
+    is 1; ``xmp`` a packet whose orientation is 1; ``text`` PNG text by keyword (a JPEG or GIF comment is
+    ``Comment``); ``dpi`` (horizontal, vertical) pixels per inch, kept as it is whatever the magnification.
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    text: dict[str, str] = Factory(dict)
+    dpi: tuple[float, float] | None = None
+
+
+@frozen
+class Header:
+    """What is known of a file before its pixels are decoded.
+
+    ``size`` is (height, width) as seen: after the orientation is applied. ``format`` and ``mode`` are the file's own,
+    in Pillow's names where it has one ("P", "CMYK"; "RGB;16" for what it has none for). ``channels`` (1 or 3),
+    ``alpha`` and ``depth`` are those of the Picture that ``read_image`` will give.
+    """
+
+    path: Path
+    format: str
+    size: Size
+    mode: str
+    channels: int
+    alpha: bool
+    depth: Depth
+
+
+@frozen(eq=False)
+class Picture:
+    """One image, upright, straight alpha, at the depth of its file.
+
+    ``colour`` is (h, w, 1) or (h, w, 3), ``alpha`` (h, w) or None, both uint8, uint16 or float32. ``span`` is the
+    pair of colour values that stand for black and white: the whole range of an integer type, (0, 1) or wider for
+    floats. Alpha is opaque at the greatest integer, or at 1. ``mode`` is the file's, as in Header; ``notes`` are
+    sentences for the user about what had to be converted or left out.
+    """
+
+    colour: np.ndarray
+    alpha: np.ndarray | None
+    mode: str
+    span: tuple[float, float]
+    metadata: Metadata = Factory(Metadata)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> Size:
+        """(height, width) in pixels."""
+        return self.colour.shape[0], self.colour.shape[1]
+
+    @property
+    def depth(self) -> Depth:
+        """The type of one sample, by its numpy name."""
+        return self.colour.dtype.name

@@ -1,0 +1,141 @@
+"""Reading an image file, whatever it holds: decoded as it was meant, or refused by name."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import evolve, frozen
+from PIL import Image, UnidentifiedImageError
+
+from liif_core.errors import UserError
+from liif_core.geometry import Size
+from liif_core.images import deep, metadata, shallow, tags
+from liif_core.images.picture import Header, Picture
+
+MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SUBFILE, _REDUCED_OR_MASK = 254, 1 | 4
+_pillow = threading.Lock()
+
+
+def header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
+    """What a file holds, without decoding its pixels.
+
+    Raises UserError, naming the file, where it is missing, not an image of a format read here, cut off in its
+    header, animated or of several pages, of more than ``max_pixels`` pixels, of a mode that is not read, or in need
+    of a package that is not installed. Two things may turn out otherwise in ``read_image``: a palette of greys has
+    one channel, and a PNG may name its orientation after its pixels.
+    """
+    path = Path(path)
+    with _named(path, max_pixels):
+        return _look(path, max_pixels)[0]
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode a file of one image: upright, straight alpha, all its bits, with what travels with it.
+
+    Raises UserError, naming the file, for all that ``header`` does and for pixels that are broken or cut off.
+    """
+    path = Path(path)
+    with _named(path, max_pixels):
+        head, place = _look(path, max_pixels)
+        if head.depth == "uint8":
+            picture = shallow.read(path, place.bits, place.number, place.page)
+        elif head.format == "PNG":
+            picture = deep.read_png(path, place.colour_type)
+        else:
+            picture = deep.read_tiff(path, place.number, place.page)
+    if picture.metadata.icc and metadata.matching_icc(picture.metadata, picture.colour.shape[2]).icc is None:
+        note = "its ICC profile is for other colours than it has, and was left out"
+        picture = evolve(picture, metadata=evolve(picture.metadata, icc=None), notes=(*picture.notes, note))
+    return picture
+
+
+@frozen(eq=False)
+class _Place:
+    """Where in the file the picture is, and what of its header Pillow does not tell."""
+
+    bits: int = 8
+    colour_type: int = 0
+    number: int = 0
+    page: tags.Directory | None = None
+
+
+def _look(path: Path, max_pixels: int) -> tuple[Header, _Place]:
+    with path.open("rb") as file:
+        start = file.read(26)
+        pages = tags.read_directories(file) if start.startswith(_TIFF_STARTS) else None
+    if pages is not None:
+        head, place = _look_at_tiff(path, pages)
+    else:
+        head, place = shallow.look(path), _Place()
+        if start.startswith(_PNG_START):
+            place = _Place(bits=start[24], colour_type=start[25])
+        if place.bits == 16:
+            deep.need(path)
+            channels = 1 if place.colour_type in (0, 4) else 3
+            head = evolve(head, depth="uint16", mode=deep.png_mode(place.colour_type), channels=channels)
+    _check_size(path, head.size, max_pixels)
+    return head, place
+
+
+def _look_at_tiff(path: Path, pages: list[tags.Directory]) -> tuple[Header, _Place]:
+    full = [n for n, page in enumerate(pages) if not tags.numbers(page, _SUBFILE, [0])[0] & _REDUCED_OR_MASK]
+    if len(full) > 1:
+        raise UserError(f"{path}: a TIFF of {len(full)} pages is not read; save its pages as files of their own first")
+    number = full[0] if full else 0
+    page = pages[number]
+    if deep.is_deep(page):
+        head = deep.tiff_header(path, page)
+        deep.need(path)
+    else:
+        head = shallow.look(path)
+    return head, _Place(number=number, page=page)
+
+
+def _check_size(path: Path, size: Size, max_pixels: int) -> None:
+    height, width = size
+    if height * width > max_pixels:
+        raise _too_many(path, max_pixels, f" ({width}x{height})")
+
+
+def _too_many(path: Path, max_pixels: int, size: str = "") -> UserError:
+    return UserError(
+        f"{path}: more pixels{size} than the {max_pixels:,} that are read without asking, a guard against "
+        "decompression bombs; if you trust the file, raise the limit with --max-pixels"
+    )
+
+
+@contextmanager
+def _named(path: Path, max_pixels: int) -> Iterator[None]:
+    """Whatever a decoder raises becomes a UserError that names the file. One file at a time: Pillow's limit and
+    Python's warning filters are the process's own."""
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise UserError(f"{path}: not a file; give the images in it")
+    with _pillow, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, (max_pixels + 1) // 2  # an error beyond twice this
+        try:
+            yield
+        except UserError:
+            raise
+        except Image.DecompressionBombError:
+            raise _too_many(path, max_pixels) from None
+        except PermissionError:
+            raise UserError(f"{path}: it may not be read; check its permissions") from None
+        except UnidentifiedImageError:
+            known = ", ".join(shallow.FORMATS)
+            raise UserError(f"{path}: not an image, or broken in its header; formats read: {known}") from None
+        except MemoryError:
+            raise UserError(f"{path}: not enough memory to decode it") from None
+        except Exception as problem:
+            # Decoders raise anything from struct.error to IndexError on broken data.
+            reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+            raise UserError(f"{path}: broken or cut off ({reason})") from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
