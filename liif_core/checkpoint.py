@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +38,8 @@ class Checkpoint:
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a .safetensors file, whole or not at all."""
-    state = {name: value.detach().cpu().contiguous() for name, value in checkpoint.state.items()}
+    # cloned: safetensors refuses tensors that share memory, such as tied weights
+    state = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in checkpoint.state.items()}
     known = {"scale": checkpoint.scale, "step": checkpoint.step, "best": checkpoint.best, "plugins": dict(checkpoint.plugins)}
     metadata = {
         "format": FORMAT,
@@ -60,8 +60,8 @@ def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Check
     try:
         with open(path, "rb") as file:
             start = file.read(16)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if start[8:9] == b"{":
         return _load_ours(path)
     return _load_published(path, registry or discover())
@@ -126,17 +126,18 @@ def _load_ours(path: Path) -> Checkpoint:
         experiment = tomllib.loads(metadata["experiment"])
         known = json.loads(metadata["known"])
         scale = known["scale"] and tuple(known["scale"])
-        experiment["model"]
+        if not isinstance(experiment["model"], dict):
+            raise TypeError("model is no table")
         return Checkpoint(state, experiment, scale, known["step"], known["best"], known["plugins"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged: its metadata cannot be read ({type(error).__name__}: {error})") from None
 
 
 def _load_published(path: Path, registry: Registry) -> Checkpoint:
     try:
         published = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # of what torch.load raises for a file it cannot read, nothing is documented
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: neither a safetensors checkpoint nor a .pth that loads safely: {reason}") from None
     try:
         name, arguments, state = (published["model"][key] for key in ("name", "args", "sd"))
@@ -150,6 +151,9 @@ def _load_published(path: Path, registry: Registry) -> Checkpoint:
         table, state = registry.importer("model", name).convert(arguments, state, encoder)
     except UserError as error:
         raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except Exception as error:  # a plugin's, on a stranger's data
         raise UserError(f"{path}: cannot be imported as {name!r}: {type(error).__name__}: {error}") from None
+    odd = sorted(str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor)))
+    if odd:
+        raise UserError(f"{path}: not a published checkpoint: {odd[0]} is no tensor")
     return Checkpoint(state, {"name": path.stem, "model": table})

@@ -11,21 +11,22 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from liif_core.errors import UserError
 from liif_core.experiment import PairedFoldersSource, TrainingData
-from liif_core.geometry import Scale, axis_centres, cell_of
+from liif_core.geometry import Scale, Size, axis_centres, cell_of
+from liif_core.vision import bicubic
 
 
 class Images(Protocol):
-    """What a data set needs of its images: ``liif_core.sources.ImageSet`` has it, and so may any object.
+    """What training and evaluation need of images: ``liif_core.sources.ImageSet`` has it, and so may any object.
 
     Arrays are uint8, (h, w, channels), with the same number of channels throughout.
     """
 
     names: tuple[str, ...]
+    sizes: tuple[Size, ...]  # (h, w) of each
     pair_scales: tuple[int | None, ...]  # empty, or each image's whole-number scale to its own LR image
 
     def image(self, i: int) -> np.ndarray: ...
@@ -104,7 +105,7 @@ class CropDataset(Dataset):
             side = round(patch * scale)
             top, left = _corner(image, side, rng)
             crop = image[top : top + side, left : left + side]
-            return _shrunk(crop, patch), crop
+            return bicubic(crop, (patch, patch)), crop
         whole = self.images.pair_scales[i]
         given = self.images.low_resolution(i, Scale.of(whole))
         top, left = _corner(given, patch, rng)
@@ -115,13 +116,6 @@ class CropDataset(Dataset):
 def _corner(image: np.ndarray, side: int, rng: np.random.Generator) -> tuple[int, int]:
     top, left = rng.integers(0, [image.shape[0] - side + 1, image.shape[1] - side + 1])
     return int(top), int(left)
-
-
-def _shrunk(crop: np.ndarray, patch: int) -> np.ndarray:
-    """(patch, patch, channels) by Pillow's bicubic filter, on uint8 as published data were made."""
-    # Plane by plane, for any number of them; of RGB the result is the same.
-    size, bicubic = (patch, patch), Image.Resampling.BICUBIC
-    return np.stack([np.asarray(Image.fromarray(p).resize(size, bicubic)) for p in np.moveaxis(crop, 2, 0)], axis=2)
 
 
 def _augmented(image: np.ndarray, flips: np.ndarray) -> np.ndarray:

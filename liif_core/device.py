@@ -30,6 +30,8 @@ def pick_device(name: str = "auto") -> torch.device:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context for matrix products in ``precision``. Raises UserError for half precision on a CPU."""
     if precision == "float32":
+        if device.type == "cuda":  # torch's default lets convolutions round to TF32
+            torch.backends.cudnn.allow_tf32 = False
         return nullcontext()
     if device.type == "cpu":
         raise UserError(f"precision: {precision!r} needs a GPU; on the CPU use precision = 'float32'")

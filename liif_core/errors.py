@@ -12,12 +12,17 @@ class UserError(Exception):
     """
 
     def __init__(self, *problems: str):
-        self.problems = problems
-        super().__init__("\n".join(problems))
+        self.problems = tuple(one_line(problem) for problem in problems)
+        super().__init__("\n".join(self.problems))
 
 
 class Interrupted(Exception):
     """The run was asked to stop (SIGINT, SIGTERM) and has left a checkpoint: exit code 130."""
+
+
+def one_line(text: str) -> str:
+    """``text`` with line ends, control characters and the like as escapes: keys and file names may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -41,19 +41,18 @@ class _Measured:
 
 def evaluate(
     model: ContinuousModel,
-    sets: Sequence[EvaluationSet],
+    opened: Sequence[tuple[EvaluationSet, ImageSet]],
     *,
     device: torch.device | str,
     precision: str = "float32",
     progress: bool = True,
     out_dir: Path | None = None,
-) -> tuple[list[Score], list[tuple[str, str]], dict[str, str]]:
-    """Everything an experiment is measured on: scores, skipped sets as (name, reason), fingerprints by name.
+) -> list[Score]:
+    """Everything an experiment is measured on, opened by ``open_sets``.
 
     The model is on ``device``, and is put in evaluation mode. With ``out_dir``, a comparison picture of each set is
-    written to ``out_dir/pictures/NAME.png``. Raises UserError as ``open_sets`` does, before anything is computed.
+    written to ``out_dir/pictures/NAME.png``.
     """
-    opened, skipped = open_sets(sets, model.channels)
     scores: list[Score] = []
     for spec, images in opened:
         link, shown = f"pictures/{_file_stem(spec.name)}.png", _usual_scale(spec.scales)
@@ -62,7 +61,7 @@ def evaluate(
             progress=progress, picture=out_dir and out_dir / link, picture_scale=shown,
         )  # fmt: skip
         scores += [attrs.evolve(score, picture=link) if out_dir and score.scale == shown else score for score in found]
-    return scores, skipped, {spec.name: images.fingerprint for spec, images in opened}
+    return scores
 
 
 def open_sets(

@@ -6,6 +6,7 @@ A cell is a pixel's (height, width) in the same units: (2 / H, 2 / W).
 """
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -30,9 +31,9 @@ class Scale:
         """
         if isinstance(value, Scale):
             return value
-        pair = [value, value] if isinstance(value, (int, float)) else list(value)
+        pair = list(value) if isinstance(value, (list, tuple)) else [value, value]
         numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
-        if len(pair) != 2 or not numbers or not all(0 < v < math.inf for v in pair):
+        if len(pair) != 2 or not numbers or not all(0 < v <= sys.float_info.max for v in pair):
             raise ValueError(f"expected a positive number or a pair of them, got {value!r}")
         return cls(float(pair[0]), float(pair[1]))
 
@@ -75,10 +76,11 @@ def low_resolution_size(size: Size, scale: Scale) -> Size:
 def axis_centres(count: int, start: float = -1.0, stop: float = 1.0) -> Tensor:
     """(count,) float32: the centres of ``count`` equal cells between two coordinates.
 
-    Computed in float64, so that a part of a longer axis has the same float32 values as the whole.
+    In the published code's order of float32 operations: at odd scales the queries of the last row and column lie at a
+    code's own centre, where the areas of the local ensemble vanish and only rounding says how they weigh.
     """
-    steps = 2 * torch.arange(count, dtype=torch.float64) + 1
-    return (start + steps * ((stop - start) / (2 * count))).float()
+    half = (stop - start) / (2 * count)
+    return (start + half) + (2 * half) * torch.arange(count, dtype=torch.float32)
 
 
 def make_coord(shape: Sequence[int], ranges: Sequence[tuple[float, float]] | None = None, flatten: bool = True) -> Tensor:
@@ -103,19 +105,30 @@ def cell_of(size: Size) -> Tensor:
     return torch.tensor([2 / size[0], 2 / size[1]], dtype=torch.float32)
 
 
-def region_axes(size: Size, within: Size, region: tuple[float, float, float, float] | None) -> tuple[Tensor, Tensor, Tensor]:
+def region_axes(
+    size: Size, within: Size, region: tuple[float, float, float, float] | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (H,), columns (W,) and cell (2,) of a grid of ``size`` over a part of an image.
 
-    ``region`` is (top, left, bottom, right) in pixels of the image, whose size is ``within``; None is all of it.
+    ``region`` is (top, left, bottom, right) in pixels of the image, whose size is ``within``; None is all of it. Where
+    it is cut between the pixels of a larger grid over the whole image, the values are that grid's own.
     Raises ValueError for an empty region.
     """
     top, left, bottom, right = region or (0, 0, *within)
-    if not (top < bottom and left < right):
-        raise ValueError(f"region {region}: top must be above bottom, and left before right")
-    spans = [(2 * a / n - 1, 2 * b / n - 1) for a, b, n in ((top, bottom, within[0]), (left, right, within[1]))]
-    rows, columns = (axis_centres(n, *span) for n, span in zip(size, spans))
-    cell = [(b - a) / n for (a, b), n in zip(spans, size)]
+    if not (-math.inf < top < bottom < math.inf and -math.inf < left < right < math.inf):
+        raise ValueError(f"region {region}: expected finite numbers, top above bottom, and left before right")
+    spans = ((top, bottom, within[0]), (left, right, within[1]))
+    rows, columns = (_region_axis(n, *span) for n, span in zip(size, spans))
+    cell = [2 * (b - a) / (n * side) for n, (a, b, side) in zip(size, spans)]
     return rows, columns, torch.tensor(cell, dtype=torch.float32)
+
+
+def _region_axis(count: int, start: float, stop: float, side: int) -> Tensor:
+    whole = count * side / (stop - start)  # pixels of the grid over the whole side that this is a part of
+    first = start * whole / side
+    if max(abs(whole - round(whole)), abs(first - round(first))) < 1e-6 and 0 <= round(first) <= round(whole) - count:
+        return axis_centres(round(whole))[round(first) : round(first) + count]
+    return axis_centres(count, 2 * start / side - 1, 2 * stop / side - 1)
 
 
 def windows(size: Size, limit: int) -> Iterator[tuple[slice, slice]]:

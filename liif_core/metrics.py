@@ -94,14 +94,14 @@ def check_protocol(protocol: str, channels: int) -> None:
 
 
 def check_size(size: Size, protocol: str, scale: Scale, for_ssim: bool = False) -> None:
-    """Raises ValueError where the border of a protocol leaves too little of images of ``size``; says how much is needed."""
+    """Raises ValueError where a protocol's border leaves too little of images of ``size``; says how much is needed."""
     rows, columns = PROTOCOLS[protocol].border(scale)
     inside = _SSIM_WINDOW if for_ssim else 1
     least = 2 * rows + inside, 2 * columns + inside
     if size[0] < least[0] or size[1] < least[1]:
         raise ValueError(
             f"{size[0]} x {size[1]} pixels (height x width) are too few: protocol {protocol!r} leaves out a border of "
-            f"{rows} rows and {columns} columns, and {'SSIM' if for_ssim else 'PSNR'} then needs {least[0]} x {least[1]}"
+            f"{rows} rows and {columns} columns; {'SSIM' if for_ssim else 'PSNR'} then needs {least[0]} x {least[1]}"
         )
 
 

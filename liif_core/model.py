@@ -9,23 +9,34 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from liif_core.errors import UserError
 from liif_core.experiment import ModelSpec
 from liif_core.geometry import Size, mirrored, region_axes, windows
-from liif_core.protocols import Conditioning, Decoder, Encoder, Features, LatentField, Maps, Query, Sampling
+from liif_core.protocols import (
+    Conditioning, Decoder, Encoder, Features, LatentField, Maps, Query, Sampling, as_rows, blend, gather,
+)  # fmt: skip
 from liif_core.registry import Choice
 
 WINDOW = 1024  # queries decoded at once on a CPU: about what its caches hold (benchmarks/README.md)
 DEVICE_WINDOW = 1 << 18  # queries decoded at once elsewhere
 
 
+@frozen
+class Part:
+    """Where an image that is encoded alone lies in a larger one, whose colours it is to answer for."""
+
+    size: Size  # (h, w) of the larger image
+    top: int
+    left: int
+
+
 class ContinuousImage(ABC):
     """A batch of images as a function of position. Made by ``ContinuousModel.encode``."""
 
-    size: Size  # (h, w) of the image that was encoded
+    size: Size  # (h, w) of the image that was encoded, or of the larger one that it is a part of
     channels: int
     device: torch.device
     pointwise: bool  # False: a query's colour depends on the others asked for at once
@@ -48,25 +59,40 @@ class ContinuousImage(ABC):
         """
         if min(size) < 1:
             raise ValueError(f"size: expected at least 1 x 1, got {size}")
-        rows, columns, cell = (t.to(self.device) for t in region_axes(size, self.size, region))
-        limit = WINDOW if self.device.type == "cpu" else DEVICE_WINDOW
+        colours = self.render_grid(*region_axes(size, self.size, region))
+        return colours.clamp_(0, 1) if clamp else colours
+
+    def render_grid(self, rows: Tensor, columns: Tensor, cell: Tensor, window: int | None = None) -> Tensor:
+        """Colours (B, channels, H, W) of a pixel grid: ``rows`` (H,), ``columns`` (W,), one ``cell`` (2,).
+
+        ``window``: how many queries are decoded at once; all of them, whatever it says, where they are not pointwise.
+        """
+        rows, columns, cell = (t.to(self.device) for t in (rows, columns, cell))
+        size = len(rows), len(columns)
+        limit = window or (WINDOW if self.device.type == "cpu" else DEVICE_WINDOW)
         output = None
         for down, across in windows(size, limit if self.pointwise else size[0] * size[1]):
             colours = self.query(Query.grid(rows[down], columns[across], cell)).permute(0, 3, 1, 2)
             if output is None:
                 output = colours.new_empty(*colours.shape[:2], *size)
             output[:, :, down, across] = colours
-        return output.clamp_(0, 1) if clamp else output
+        return output
 
 
 class ContinuousModel(nn.Module, ABC):
     """Makes continuous images of images."""
 
     channels: int  # of the images it takes and gives
+    multiple_of: int  # a part's top and left must be multiples of this
+    halo: int | None  # pixels around a place that its colours depend on; None: the whole image
 
     @abstractmethod
-    def encode(self, image: Tensor) -> ContinuousImage:
-        """``image`` (B, channels, h, w) in [0, 1], any size from 1 x 1. Raises ValueError for another shape."""
+    def encode(self, image: Tensor, part: Part | None = None) -> ContinuousImage:
+        """``image`` (B, channels, h, w) in [0, 1], any size from 1 x 1. Raises ValueError for another shape.
+
+        With ``part``, ``image`` is cut from a larger one; the result has that one's coordinates, and answers, as if it
+        had been encoded whole, what lies at least ``halo`` pixels from each cut.
+        """
 
     def forward(self, image: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """``encode`` and ``query`` in one call, as training uses it: (B, N, channels)."""
@@ -93,35 +119,47 @@ class ComposedModel(ContinuousModel):
         self.encoder = encoder
         self.features = features
         self.sampling = sampling
-        self.conditioning = nn.ModuleDict(conditioning)
+        self.conditioning = nn.ModuleList(conditioning.values())
+        self.told = tuple(conditioning)  # their names
         self.decoder = decoder
 
-    def encode(self, image: Tensor) -> "ComposedImage":
+    @property
+    def multiple_of(self) -> int:
+        return self.encoder.multiple_of
+
+    @property
+    def halo(self) -> int | None:
+        if self.encoder.receptive_radius is None:
+            return None
+        # one more: a query between two pixels may be nearest to either, and a bilinear residual reads both
+        return self.encoder.receptive_radius + self.features.radius + self.decoder.radius + self.sampling.reach + 1
+
+    def encode(self, image: Tensor, part: Part | None = None) -> "ComposedImage":
         if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
             raise ValueError(f"image: expected (B, {self.channels}, h, w) with no empty side, got {tuple(image.shape)}")
         signal = (image.float() - 0.5) / 0.5
-        return ComposedImage(self, signal, self.latent_field(signal))
+        part = part or Part(tuple(image.shape[-2:]), 0, 0)
+        return ComposedImage(self, signal, part, self.features(self.encoded(signal)))
 
-    def latent_field(self, signal: Tensor) -> LatentField:
-        """The codes of a normalised image (B, channels, h, w) in [-1, 1]: one for each of its pixels."""
+    def encoded(self, signal: Tensor) -> Tensor:
+        """Features (B, C, h, w) of a normalised image (B, channels, h, w) in [-1, 1]: one code for each pixel."""
         height, width = signal.shape[-2:]
-        padded = [-(-n // self.encoder.multiple_of) * self.encoder.multiple_of for n in (height, width)]
-        fitted = signal
-        for dim, (side, wanted) in enumerate(zip((height, width), padded), start=2):
+        for dim, side in ((2, height), (3, width)):
+            wanted = -(-side // self.multiple_of) * self.multiple_of
             if side != wanted:
-                fitted = fitted.index_select(dim, mirrored(side, wanted).to(signal.device))
-        features = self.encoder(fitted.contiguous(memory_format=torch.channels_last))
-        return self.features(features[:, :, :height, :width])
+                signal = signal.index_select(dim, mirrored(side, wanted).to(signal.device))
+        return self.encoder(signal.contiguous(memory_format=torch.channels_last))[:, :, :height, :width]
 
 
 class ComposedImage(ContinuousImage):
     """What ``ComposedModel.encode`` makes. Holds the codes, and what the decoder prepared of them."""
 
-    def __init__(self, model: ComposedModel, signal: Tensor, field: LatentField):
+    def __init__(self, model: ComposedModel, signal: Tensor, part: Part, field: LatentField):
         self.model = model
         self.signal = signal
+        self.part = part
         self.field = field
-        self.size = tuple(signal.shape[-2:])
+        self.size = part.size
         self.channels = model.channels
         self.device = signal.device
         self.pointwise = model.decoder.pointwise
@@ -131,10 +169,13 @@ class ComposedImage(ContinuousImage):
         query = self._as_query(where, cell)
         model = self.model
         sites = model.sampling(query, self.size)
-        conditions = {name: condition(query, sites, self.size) for name, condition in model.conditioning.items()}
+        told = (condition(query, sites, self.size) for condition in model.conditioning)
+        conditions = dict(zip(model.told, told))
+        if tuple(self.signal.shape[-2:]) != self.size:
+            sites = evolve(sites, index=self._own(sites.index // self.size[1], sites.index % self.size[1]))
         colours = model.decoder.decode(self.maps(query.cell), sites, conditions).float()
         if model.residual != "none":
-            colours = colours + self._sampled(query.coord)
+            colours = colours + self._sampled(query)
         return colours * 0.5 + 0.5
 
     def maps(self, cell: Tensor) -> Maps:
@@ -150,16 +191,44 @@ class ComposedImage(ContinuousImage):
         if cell is None:
             raise ValueError("cell: needed with coordinates: the height and width of the pixels asked for")
         batch = len(self.signal)
-        if where.ndim < 3 or where.shape[-1] != 2 or where.shape[0] not in (1, batch):
+        if where.ndim < 3 or where.shape[0] not in (1, batch) or where.shape[-1] != 2:
             raise ValueError(f"coord: expected ({batch}, N, 2), got {tuple(where.shape)}")
         return Query.points(where.to(self.device), cell.to(self.device))
 
-    def _sampled(self, coord: Tensor) -> Tensor:
-        """The normalised LR image at the query's coordinates: (B, *Q, channels)."""
-        batch = len(self.signal)
-        flat = coord.reshape(len(coord), -1, 1, 2).flip(-1).expand(batch, -1, 1, 2)
-        values = F.grid_sample(self.signal, flat, self.model.residual, "border", align_corners=False)
-        return values[..., 0].transpose(1, 2).reshape(batch, *coord.shape[1:-1], self.channels)
+    def _own(self, row: Tensor, column: Tensor) -> Tensor:
+        """The index, in what was encoded here, of pixels of the whole image."""
+        return (row - self.part.top) * self.signal.shape[-1] + column - self.part.left
+
+    def _sampled(self, query: Query) -> Tensor:
+        """The normalised LR image, sampled at the query's coordinates: (B, *Q, channels)."""
+        if query.axes is None:
+            places = query.coord.unbind(-1)
+        else:
+            places = query.axes[0].view(1, -1, 1), query.axes[1].view(1, 1, -1)
+        pick = _nearest if self.model.residual == "nearest" else _linear
+        (row, row_weight), (column, column_weight) = (pick(place, side) for place, side in zip(places, self.size))
+        index = self._own(row.unsqueeze(1), column.unsqueeze(0)).flatten(0, 1)
+        weight = (row_weight.unsqueeze(1) * column_weight.unsqueeze(0)).flatten(0, 1)
+        return blend(gather(as_rows(self.signal), index), weight)
+
+
+def _pixel(place: Tensor, count: int) -> Tensor:
+    """Coordinates as pixel numbers, fractions between; what lies outside is moved to the border."""
+    return (((place + 1) * count - 1) / 2).clamp(0, count - 1)
+
+
+def _nearest(place: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(1, *shape) index and weight of the pixel nearest to each place along one axis."""
+    index = _pixel(place, count).round().long().unsqueeze(0)
+    return index, torch.ones_like(index, dtype=torch.float32)
+
+
+def _linear(place: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(2, *shape) indices and weights of the two pixels around each place along one axis."""
+    position = _pixel(place, count)
+    low = position.floor()
+    index = torch.stack([low, (low + 1).clamp(max=count - 1)]).long()
+    return index, torch.stack([1 - (position - low), position - low])
 
 
 def build_model(spec: ModelSpec) -> ComposedModel:
@@ -198,6 +267,7 @@ def _built(choice: Choice, contract: type[Protocol], **sizes: Any) -> nn.Module:
     except Exception as error:
         raise UserError(f"{where} could not be built: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module) or not isinstance(module, contract):
-        wanted = ", ".join(sorted(contract.__protocol_attrs__))
+        promised = {**contract.__annotations__, **vars(contract)}
+        wanted = ", ".join(sorted(name for name in promised if not name.startswith("_")))
         raise UserError(f"{where} breaks its contract: expected a torch module with {wanted}, got {type(module).__name__}")
     return module

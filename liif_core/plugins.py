@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import io
+import re
 from typing import Any
 
 import attrs
@@ -31,9 +32,8 @@ def discover() -> Registry:
             continue
         seen.add(origin)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                plugin = entry.load()
-            registry = add_plugin(registry, plugin, origin)
+            with contextlib.redirect_stdout(io.StringIO()):  # standard output may be read by a program
+                registry = add_plugin(registry, entry.load(), origin)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit at import is a broken plugin too
@@ -54,8 +54,12 @@ def add_plugin(registry: Registry, plugin: Any, origin: Origin) -> Registry:
     components = {kind: _offered(manager, hook, Component) for hook, kind in HOOKS.items()}
     for kind, offered in components.items():
         for component in offered:
-            _check_options(kind, component)
-    return registry.with_plugin(origin, components, _offered(manager, "liif_importers", Importer))
+            _check(kind, component)
+    importers = _offered(manager, "liif_importers", Importer)
+    for importer in importers:
+        if importer.part not in ("model", "encoder"):
+            raise ValueError(f"importer {importer.name!r}: part: expected 'model' or 'encoder', got {importer.part!r}")
+    return registry.with_plugin(origin, components, importers)
 
 
 def _offered(manager: pluggy.PluginManager, hook: str, expected: type) -> list[Any]:
@@ -68,24 +72,41 @@ def _offered(manager: pluggy.PluginManager, hook: str, expected: type) -> list[A
     return items
 
 
-def _check_options(kind: Kind, component: Component) -> None:
+def _check(kind: Kind, component: Component) -> None:
+    if not (isinstance(component.name, str) and re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", component.name)):
+        raise ValueError(f"{kind} {component.name!r}: a name has small letters, digits, and single hyphens between them")
+    if not callable(component.build):
+        raise TypeError(f"{kind} {component.name!r}: build {component.build!r} cannot be called")
     where = f"{kind} {component.name!r}: options {component.options!r}"
-    if not (isinstance(component.options, type) and attrs.has(component.options)):
+    if not (isinstance(component.options, type) and attrs.has(component.options) and _is_frozen(component.options)):
         raise TypeError(f"{where} must be a frozen attrs class")
     unhelpful = [f.name for f in attrs.fields(component.options) if not f.metadata.get("help")]
     if unhelpful:
         raise TypeError(f"{where}: no help for {', '.join(unhelpful)}; make fields with liif_core.option(help, default)")
 
 
+def _is_frozen(cls: type) -> bool:
+    try:
+        setattr(cls.__new__(cls), "probe", None)
+    except attrs.exceptions.FrozenInstanceError:
+        return True
+    except Exception:
+        pass
+    return False
+
+
 def _origin(entry: importlib.metadata.EntryPoint) -> Origin:
-    name, version = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "?")
-    return Origin(f"{entry.name} = {entry.value}", name, version)
+    name, version = (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
+    return Origin(f"{entry.name} = {entry.value}", name or "unknown", version or "?")  # metadata may be lost, too
 
 
 def _order(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    return (entry.dist.name if entry.dist else "", entry.name)
+    return (_origin(entry).distribution, entry.name)
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

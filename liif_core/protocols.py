@@ -29,11 +29,17 @@ class Query:
 
     @classmethod
     def points(cls, coord: Tensor, cell: Tensor) -> "Query":
-        """Scattered points: ``coord`` (B, N, 2), ``cell`` broadcastable to it. A grid (B, H, W, 2) works too."""
-        cell = cell.float()
-        while cell.ndim < coord.ndim:
-            cell = cell.unsqueeze(-2) if cell.ndim > 1 else cell.unsqueeze(0)
-        return cls(cell=cell, coord=coord.float(), axes=None)
+        """Scattered points: ``coord`` (B, N, 2), or a grid (B, H, W, 2); ``cell`` broadcastable to it from the right.
+
+        Raises ValueError for shapes that do not fit.
+        """
+        if coord.ndim < 3 or coord.shape[-1] != 2:
+            raise ValueError(f"coord: expected (B, N, 2), got {tuple(coord.shape)}")
+        fits = 0 < cell.ndim <= coord.ndim
+        if not fits or any(have not in (1, want) for have, want in zip(cell.shape[::-1], coord.shape[::-1])):
+            raise ValueError(f"cell: expected a shape that broadcasts to {tuple(coord.shape)}, got {tuple(cell.shape)}")
+        cell = cell.float().reshape(*[1] * (coord.ndim - cell.ndim), *cell.shape)
+        return cls(cell=cell.expand(*cell.shape[:-1], 2), coord=coord.float(), axes=None)
 
     @classmethod
     def grid(cls, rows: Tensor, columns: Tensor, cell: Tensor) -> "Query":
@@ -107,6 +113,7 @@ class Sampling(Protocol):
     """A module: (query, grid = (h, w)) -> Sites."""
 
     neighbours: int  # K
+    reach: int  # codes away from the nearest, in each direction, that a query may read
 
 
 @runtime_checkable

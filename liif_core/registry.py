@@ -100,12 +100,15 @@ class Registry:
     def with_plugin(
         self, origin: Origin, components: Mapping[Kind, Iterable[Component]], importers: Iterable[Importer] = ()
     ) -> "Registry":
-        """A registry that has one more plugin. Raises ValueError if the plugin offers one name twice."""
+        """A registry that has one more plugin. Raises ValueError if its distribution offers one name twice."""
         for kind, offered in components.items():
             names = [component.name for component in offered]
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"offers two {kind} components named {twice[0]!r}")
+            for other, owner in self.components[kind]:
+                if owner.distribution == origin.distribution and other.name in names:
+                    raise ValueError(f"offers {kind} {other.name!r}, as does {owner.plugin} of the same distribution")
         merged = {k: self.components[k] + tuple((c, origin) for c in components.get(k, ())) for k in KINDS}
         return attrs.evolve(
             self, components=merged, importers=self.importers + tuple((item, origin) for item in importers)
@@ -142,9 +145,12 @@ class Registry:
 
     def importer(self, part: str, name: str) -> Importer:
         """The importer of a published part. Raises UserError naming the kind of plugin that is missing."""
-        for item, _ in self.importers:
-            if (item.part, item.name) == (part, name):
-                return item
+        found = [(item, owner) for item, owner in self.importers if (item.part, item.name) == (part, name)]
+        if len(found) > 1:
+            both = " and ".join(str(owner) for _, owner in found)
+            raise UserError(f"the {part} {name!r} is imported by {both}; uninstall all but one of them")
+        if found:
+            return found[0][0]
         known = sorted(item.name for item, _ in self.importers if item.part == part)
         raise UserError(
             f"no installed plugin imports the {part} {name!r}{did_you_mean(name, known)} (known: {', '.join(known)}): "

@@ -10,7 +10,7 @@ from attrs import frozen
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from liif_core.geometry import Scale, Size
+from liif_core.geometry import Scale
 from liif_core.metrics import PROTOCOLS, psnr
 from liif_core.vision import torchvision
 
@@ -20,7 +20,6 @@ _PANEL = 256  # pixels that the longer side of an enlarged crop comes near to
 _GAP = 10
 _LABEL = 24
 _RED = (230, 30, 30)
-_MADE = "LR images were made of HR by PIL bicubic."
 
 
 @frozen
@@ -214,9 +213,15 @@ def _table(scores: Sequence[Score], name: str, protocol: str) -> str:
         ours = [_cell(at[s].psnr, at[s].ssim) if s in at else "" for s in scales]
         lines.append(f"| {_line(dataset)} ({count} image{'s' * (count > 1)}) | bicubic | {' | '.join(theirs)} |")
         lines.append(f"| | {_line(name)} | {' | '.join(ours)} |")
-    given = ", ".join(f"{_line(score.dataset)} {score.scale}" for score in chosen if score.given_low)
-    lines += ["", f"LR images came with {given}; others were made of HR by PIL bicubic." if given else _MADE]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _origin_of_low(chosen)])
+
+
+def _origin_of_low(scores: Sequence[Score]) -> str:
+    if all(score.given_low == len(score.images) for score in scores):
+        return "LR images came with the data."
+    made = "LR images were made of HR by PIL bicubic"
+    given = ", ".join(f"{_line(score.dataset)} {score.scale}" for score in scores if score.given_low)
+    return f"{made}, except those that came with {given}." if given else f"{made}."
 
 
 def _cell(decibels: float, similarity: float | None) -> str:
@@ -251,9 +256,10 @@ def _pil(image: Tensor) -> Image.Image:
     return to_pil_image((shown.float().clamp(0, 1) * 255).round().to(torch.uint8)).convert("RGB")
 
 
-def _enlarged(image: Tensor, crop: Crop, size: Size) -> Image.Image:
+def _enlarged(image: Tensor, crop: Crop, panel: tuple[int, int]) -> Image.Image:
+    """The crop of an image as large as a panel (width, height)."""
     top, left, bottom, right = crop
-    return _pil(image[:, top:bottom, left:right]).resize(size, Image.Resampling.NEAREST)
+    return _pil(image[:, top:bottom, left:right]).resize(panel, Image.Resampling.NEAREST)
 
 
 def _whole(image: Tensor, crop: Crop, fit: int) -> Image.Image:

@@ -183,7 +183,8 @@ class Trainer:
             self.scaler.scale(loss).backward()
             total += loss.item()
         if not math.isfinite(total):
-            self._refuse(batch, total)
+            samples = f"epoch {at.epoch + 1}, samples {batch['index'].tolist()}"
+            raise self._diverged(f"the loss is {total} at step {at.step} ({samples})")
         if spec.clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), spec.clip)
@@ -202,14 +203,10 @@ class Trainer:
             else:
                 value.copy_(own[name])
 
-    def _refuse(self, batch: dict[str, Any], loss: float) -> None:
-        at = self.progress
+    def _diverged(self, what: str) -> UserError:
         last = self.checkpoints / "last.safetensors"
         kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
-        raise UserError(
-            f"train: the loss is {loss} at step {at.step} (epoch {at.epoch + 1}, samples "
-            f"{batch['index'].tolist()}); {kept}. Try a smaller train.optimizer.rate, or train.clip"
-        )
+        return UserError(f"train: {what}; {kept}. Try a smaller train.optimizer.rate, or train.clip")
 
     def _validates(self, done: int) -> bool:
         spec = self.experiment.validate
@@ -238,6 +235,8 @@ class Trainer:
             raise Interrupted(f"stopped by {stop.asked} after step {self.progress.step}; go on with --resume")
 
     def _save(self) -> None:
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise self._diverged(f"the weights are not finite after step {self.progress.step}")
         self._save_weights("last")
         state = {
             "progress": attrs.asdict(self.progress),

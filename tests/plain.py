@@ -57,9 +57,13 @@ def mlp(layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
 
 
 def query(
-    codes: Tensor, coord: Tensor, cell: Tensor, layers: Sequence[tuple[Tensor, Tensor]], conditioning=("coordinate", "cell"),
+    codes: Tensor,
+    coord: Tensor,
+    cell: Tensor,
+    layers: Sequence[tuple[Tensor, Tensor]],
+    conditioning=("coordinate", "cell"),
     ensemble: bool = True,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The network's output (B, N, out), in [-1, 1] space.
 
     ``codes`` (B, D, h, w) are already unfolded; ``coord`` and ``cell`` are (B, N, 2).
@@ -87,7 +91,7 @@ def answer(model: liif_core.ContinuousModel, image: Tensor, coord: Tensor, cell:
     """What a composed LIIF with this encoder and these weights must answer, without its residual: [0, 1] space."""
     features = model.encoder((image - 0.5) / 0.5)
     layers = [(layer.weight, layer.bias) for layer in model.decoder.layers]
-    told = tuple(model.conditioning)
+    told = model.told
     ensemble = model.sampling.neighbours == 4
     coord = coord.expand(len(image), -1, 2)
     cell = cell.expand(coord.shape)

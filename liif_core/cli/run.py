@@ -14,7 +14,7 @@ from liif_core.checkpoint import load_checkpoint, tensors_sha256
 from liif_core.data import largest_crop
 from liif_core.device import autocast, pick_device
 from liif_core.errors import UserError
-from liif_core.evaluate import evaluate
+from liif_core.evaluate import evaluate, open_sets
 from liif_core.experiment import Experiment
 from liif_core.experiment_file import ExperimentFile, Resolved, plain, read_experiment_file, resolve, resolved_toml
 from liif_core.model import ComposedModel, build_model
@@ -58,6 +58,10 @@ def run_experiment(
         images, validation = _open(resolved.experiment)
     experiment = resolved.experiment
 
+    evaluated, skipped = open_sets(experiment.evaluate, model.channels)
+    for name, reason in skipped:
+        say(f"skipping evaluation on {name}: {reason}")
+
     folder = _run_folder(out, path.stem, experiment, resume)
     files.write_text(folder / "experiment.toml", resolved_toml(resolved))
     say(f"{experiment.name}: {len(images)} images, {_count(model):,} parameters, on {device}; results go to {folder}")
@@ -66,9 +70,10 @@ def run_experiment(
 
     best = load_checkpoint(folder / "checkpoints" / "best.safetensors", registry)
     model.load_state_dict(best.state)
-    scores, skipped, fingerprints = evaluate(
-        model.eval(), experiment.evaluate, device=device, precision=experiment.run.precision, out_dir=folder, progress=not quiet
+    scores = evaluate(
+        model, evaluated, device=device, precision=experiment.run.precision, out_dir=folder, progress=not quiet
     )
+    fingerprints = {spec.name: opened.fingerprint for spec, opened in evaluated}
     finished = report.Report(
         name=experiment.name,
         scores=scores,
@@ -95,7 +100,10 @@ def _fresh_model(experiment: Experiment) -> ComposedModel:
 
 
 def _open(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
-    """Training and validation images; what is wrong with either is reported together."""
+    """Training and validation images; what is wrong with either is reported together.
+
+    Raises MissingData if absence is all that is wrong, else UserError.
+    """
     data, channels = experiment.data, experiment.model.channels
     wanted: list[tuple[Any, dict[str, Any]]] = [
         (data.images, {"smallest": largest_crop(data), "memory_gb": data.memory_gb})
@@ -104,15 +112,15 @@ def _open(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
         wanted.append((experiment.validate.images, {"memory_gb": data.memory_gb}))
     opened: list[ImageSet | None] = []
     problems: list[str] = []
-    missing = False
+    missing = []
     for source, limits in wanted:
         try:
             opened.append(open_images(source, channels=channels, **limits))
         except UserError as error:
             problems += [line for line in error.problems if line not in problems]
-            missing = missing or isinstance(error, MissingData)
-    if problems:
-        raise (MissingData if missing else UserError)(*problems)
+            missing.append(isinstance(error, MissingData))
+    if problems:  # a fallback is for data that is not there, not for data that is broken
+        raise (MissingData if all(missing) else UserError)(*problems)
     return opened[0], opened[1] if len(opened) > 1 else None
 
 

@@ -2,8 +2,10 @@
 
 from liif_core.images.picture import Depth, Header, Metadata, Picture
 from liif_core.images.planes import fill_transparent, from_planes, to_planes
+from liif_core.images.planning import check_output, needs_whole
 from liif_core.images.reading import MAX_PIXELS, header, read_image
-from liif_core.images.writing import Encoding, Target, Writer, check_output, needs_whole, open_writer
+from liif_core.images.target import Encoding, Target
+from liif_core.images.writing import Writer, open_writer
 
 __all__ = [
     "MAX_PIXELS",

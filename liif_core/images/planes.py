@@ -26,7 +26,8 @@ def fill_transparent(picture: Picture) -> Picture:
     done = np.pad(picture.alpha > 0, 1, constant_values=True).reshape(-1)
     steps = (1, -1, width + 2, -width - 2)
     hidden = ~done
-    edge = np.flatnonzero(np.pad(picture.alpha > 0, 1).reshape(-1) & np.any([np.roll(hidden, n) for n in steps], axis=0))
+    beside = np.any([np.roll(hidden, step) for step in steps], axis=0)
+    edge = np.flatnonzero(beside & np.pad(picture.alpha > 0, 1).reshape(-1))
     while edge.size:
         reached = []
         for step in steps:

@@ -92,7 +92,7 @@ def _look_at_tiff(path: Path, pages: list[tags.Directory]) -> tuple[Header, _Pla
         head = deep.tiff_header(path, page)
         deep.need(path)
     else:
-        head = shallow.look(path)
+        head = shallow.look(path, number)
     return head, _Place(number=number, page=page)
 
 

@@ -19,18 +19,19 @@ _CONVERTED = {"CMYK", "YCbCr", "HSV", "LAB"}
 _OWN_PROFILE = {"CMYK", "LAB"}  # whose ICC profiles do not describe the RGB they become
 
 
-def look(path: Path) -> Header:
-    """The header of a file that Pillow reads, of a 16-bit PNG as if it had 8 bits.
+def look(path: Path, number: int = 0) -> Header:
+    """The header of a file that Pillow reads, of a 16-bit PNG as if it had 8 bits; of a TIFF, of directory ``number``.
 
     Raises UserError for animations and modes that are not read.
     """
     with Image.open(path, formats=FORMATS) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format not in ("MPO", "TIFF"):
+        if image.format not in ("MPO", "TIFF") and getattr(image, "n_frames", 1) > 1:
             raise UserError(
-                f"{path}: an animated {image.format} ({frames} frames) is not read; "
+                f"{path}: an animated {image.format} ({image.n_frames} frames) is not read; "
                 "extract its frames to files of their own first"
             )
+        if number:
+            image.seek(number)
         _check_mode(path, image)
         turned = image.format != "TIFF" and metadata.orientation(image) > 4  # Pillow gives a TIFF's size as seen
         return Header(

@@ -6,40 +6,40 @@ packages that write TIFF want the whole image, or to pull it from an iterator of
 
 import struct
 import zlib
+from concurrent.futures import Executor
 from typing import BinaryIO
 
 import numpy as np
 
 from liif_core.geometry import Size
 from liif_core.images import tags
+from liif_core.images.in_order import WORKERS, InOrder
 from liif_core.images.metadata import exif_directory
-from liif_core.images.picture import Metadata
+from liif_core.images.target import Target
 
 TILE = 256  # pixels a side
 _LAST_OFFSET = 4_000_000_000  # bytes; a plain TIFF cannot point beyond 4.29e9, and deflate may add a little
-_STRIP_BYTES = 1 << 20
+_STRIP_BYTES = 1 << 19
 _DEFLATE, _HORIZONTAL_DIFFERENCES = 8, 2
 _SAMPLE_FORMAT = {"u": 1, "f": 3}
 _STRAIGHT_ALPHA = 2
 
 
 class TiffSink:
-    """Writes rows (h, width, samples) of ``dtype`` (uint8, uint16 or float32) as they come.
+    """Writes rows (h, width, samples) of uint8, uint16 or float32 as they come, compressed on the threads of ``pool``.
 
-    At most a row of tiles, or a strip of about 1 MB, is held back.
+    A row of tiles, or a strip of about half a megabyte, is held back until it is full.
     """
 
-    def __init__(
-        self, file: BinaryIO, size: Size, samples: int, dtype: np.dtype, metadata: Metadata,
-        compression: int, tiled: bool,
-    ):
-        self.file, self.size, self.metadata = file, size, metadata
-        self.compression, self.tiled = compression, tiled
-        height, width = size
-        self.big = is_big(height * width * samples * dtype.itemsize)
-        self.deep = held_rows(size, samples * dtype.itemsize, tiled)
-        self.held = np.zeros((self.deep, width, samples), dtype.newbyteorder("<"))
+    def __init__(self, file: BinaryIO, target: Target, pool: Executor):
+        self.file, self.target, self.tiled = file, target, bool(target.encoding.tiled)
+        (height, width), dtype = target.size, np.dtype(target.depth).newbyteorder("<")
+        pixel_bytes = target.channels * dtype.itemsize
+        self.big = is_big(height * width * pixel_bytes)
+        self.deep = _held_rows(target.size, pixel_bytes, self.tiled)
+        self.held = np.zeros((self.deep, width, target.channels), dtype)
         self.filled = 0
+        self.packed = InOrder(pool, self._append)
         self.offsets: list[int] = []
         self.counts: list[int] = []
         file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if self.big else struct.pack("<2sHI", b"II", 42, 0))
@@ -58,6 +58,7 @@ class TiffSink:
         """Write what ends the file."""
         if self.filled:
             self._flush()
+        self.packed.finish()
         place = self._align()
         self.file.write(tags.directory_bytes(self._directory(), place, self.big))
         self.file.seek(8 if self.big else 4)
@@ -65,18 +66,16 @@ class TiffSink:
 
     def _flush(self) -> None:
         held, self.filled = self.held[: self.filled], 0
+        compression = self.target.encoding.compression
         if self.tiled:
-            for left in range(0, self.size[1], TILE):
+            for left in range(0, held.shape[1], TILE):
                 part = held[:, left : left + TILE]
                 missing = [(0, TILE - side) for side in part.shape[:2]]
-                self._segment(np.pad(part, [*missing, (0, 0)], mode="edge"))
+                self.packed.submit(_packed, np.pad(part, [*missing, (0, 0)], mode="edge"), compression)
         else:
-            self._segment(held)
+            self.packed.submit(_packed, held.copy(), compression)
 
-    def _segment(self, pixels: np.ndarray) -> None:
-        if pixels.dtype.kind == "u":
-            pixels = np.concatenate([pixels[:, :1], pixels[:, 1:] - pixels[:, :-1]], axis=1)
-        data = zlib.compress(pixels.tobytes(), self.compression)
+    def _append(self, data: bytes) -> None:
         self.offsets.append(self._align())
         self.counts.append(len(data))
         self.file.write(data)
@@ -87,8 +86,8 @@ class TiffSink:
         return self.file.tell()
 
     def _directory(self) -> tags.Directory:
-        (height, width), samples, dtype = self.size, self.held.shape[2], self.held.dtype
-        short, long = tags.SHORT, tags.LONG
+        (height, width), samples, dtype = self.target.size, self.target.channels, self.held.dtype
+        short, long, metadata = tags.SHORT, tags.LONG, self.target.metadata
         own = {
             256: (long, [width]),
             257: (long, [height]),
@@ -108,11 +107,11 @@ class TiffSink:
             own |= {322: (long, [TILE]), 323: (long, [TILE]), 324: (offset, self.offsets), 325: (long, self.counts)}
         else:
             own |= {273: (offset, self.offsets), 278: (long, [self.deep]), 279: (long, self.counts)}
-        if self.metadata.icc:
-            own[34675] = (tags.UNDEFINED, self.metadata.icc)
-        if self.metadata.xmp:
-            own[700] = (tags.BYTE, self.metadata.xmp)
-        return exif_directory(self.metadata, self.size) | {tag: tags.Entry.of(*entry) for tag, entry in own.items()}
+        if metadata.icc:
+            own[34675] = (tags.UNDEFINED, metadata.icc)
+        if metadata.xmp:
+            own[700] = (tags.BYTE, metadata.xmp)
+        return exif_directory(metadata, self.target.size) | {tag: tags.Entry.of(*entry) for tag, entry in own.items()}
 
 
 def is_big(image_bytes: int) -> bool:
@@ -120,6 +119,18 @@ def is_big(image_bytes: int) -> bool:
     return image_bytes > _LAST_OFFSET
 
 
-def held_rows(size: Size, pixel_bytes: int, tiled: bool) -> int:
-    """How many rows a writer of such a TIFF holds back: a row of tiles, or a strip."""
+def memory(size: Size, pixel_bytes: int, tiled: bool) -> int:
+    """About how many bytes a writer holds: a row of tiles or a strip, and copies of those that are compressed."""
+    held = _held_rows(size, pixel_bytes, tiled) * size[1] * pixel_bytes
+    return held + 6 * WORKERS * (TILE**2 * pixel_bytes if tiled else held) + (1 << 20)
+
+
+def _packed(pixels: np.ndarray, compression: int) -> bytes:
+    """A strip or tile deflated, integers as differences along their rows."""
+    if pixels.dtype.kind == "u":
+        pixels = np.concatenate([pixels[:, :1], pixels[:, 1:] - pixels[:, :-1]], axis=1)
+    return zlib.compress(pixels.tobytes(), compression)
+
+
+def _held_rows(size: Size, pixel_bytes: int, tiled: bool) -> int:
     return TILE if tiled else min(size[0], max(1, _STRIP_BYTES // (size[1] * pixel_bytes)))

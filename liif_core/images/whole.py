@@ -1,28 +1,25 @@
 """JPEG and WebP, whose encoders want the whole image at once: collected as it comes, encoded at the end."""
 
+import io
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from liif_core.geometry import Size
 from liif_core.images.metadata import exif_block
-from liif_core.images.picture import Metadata
-
-MOST_IN_JPEG = 65_000  # bytes that a block of metadata may have: it lives in one segment
+from liif_core.images.target import Target
 
 
 class WholeSink:
-    """Takes rows (h, width, samples) of uint8; ``options`` go to Pillow's encoder for ``format``."""
+    """Takes rows (h, width, samples) of uint8."""
 
-    def __init__(self, file: BinaryIO, size: Size, samples: int, format: str, metadata: Metadata, options: dict):
-        self.file, self.format, self.next = file, format, 0
-        self.options = options | _carried(metadata, size, format)
+    def __init__(self, file: BinaryIO, target: Target):
+        self.file, self.target, self.next = file, target, 0
+        height, width = target.size
         # WebP has no grey.
-        self.repeat = 3 if format == "WEBP" and samples < 3 else 1
-        height, width = size
-        colour = "RGB" if samples > 2 or self.repeat > 1 else "L"
-        self.canvas = Image.new(colour + ("A" if samples in (2, 4) else ""), (width, height))
+        self.repeat = 3 if target.format.name == "WebP" and target.channels < 3 else 1
+        colour = "RGB" if target.channels > 2 or self.repeat > 1 else "L"
+        self.canvas = Image.new(colour + ("A" if target.channels in (2, 4) else ""), (width, height))
 
     def rows(self, rows: np.ndarray) -> None:
         """Append rows, in order from the top."""
@@ -35,13 +32,21 @@ class WholeSink:
 
     def finish(self) -> None:
         """Encode, and write the file."""
-        self.canvas.save(self.file, self.format, **self.options)
+        encoding = self.target.encoding
+        if self.target.format.name == "JPEG":
+            options = {"quality": encoding.quality, "subsampling": 0}
+        else:
+            options = {"quality": encoding.quality, "lossless": encoding.lossless}
+        # Not straight into the file: Pillow takes no notice of a write that a full disk cut short.
+        encoded = io.BytesIO()
+        self.canvas.save(encoded, self.target.format.name.upper(), **options, **self._carried())
+        self.file.write(encoded.getbuffer())
 
-
-def _carried(metadata: Metadata, size: Size, format: str) -> dict:
-    exif = exif_block(metadata, size)
-    comment = metadata.text.get("Comment")
-    carried = {"icc_profile": metadata.icc, "xmp": metadata.xmp, "exif": b"Exif\0\0" + exif if exif else None}
-    if format == "JPEG":
-        carried |= {"dpi": metadata.dpi, "comment": comment.encode() if comment else None}
-    return {name: value for name, value in carried.items() if value is not None}
+    def _carried(self) -> dict:
+        metadata = self.target.metadata
+        exif = exif_block(metadata, self.target.size)
+        comment = metadata.text.get("Comment")
+        carried = {"icc_profile": metadata.icc, "xmp": metadata.xmp, "exif": b"Exif\0\0" + exif if exif else None}
+        if self.target.format.name == "JPEG":
+            carried |= {"dpi": metadata.dpi, "comment": comment.encode() if comment else None}
+        return {name: value for name, value in carried.items() if value is not None}

@@ -60,8 +60,8 @@ class MLP(nn.Module):
         """``hidden`` plus the first layer's part that sees the conditions, in float32 under autocast too."""
         weight = self.layers[0].weight[:, self.in_channels :]
         with torch.autocast(hidden.device.type, enabled=False):
-            if hidden.dtype == torch.float32:  # in place: one pass over what was gathered
-                flat = hidden.view(-1, hidden.shape[-1]).addmm_(given.reshape(-1, given.shape[-1]), weight.t())
+            if hidden.dtype == torch.float32:  # one pass over what was gathered
+                flat = torch.addmm(hidden.view(-1, hidden.shape[-1]), given.view(-1, given.shape[-1]), weight.t())
                 return flat.view(hidden.shape)
             return hidden + F.linear(given, weight.float()).to(hidden.dtype)
 

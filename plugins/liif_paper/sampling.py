@@ -17,7 +17,7 @@ def _nearest(position: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     """Index of the code nearest to each position along one axis, and that code's own position."""
     inside = position.clamp(-1 + _NUDGE, 1 - _NUDGE)
     index = (((inside + 1) * codes - 1) / 2).round().clamp(0, codes - 1)
-    return index.long(), (2 * index + 1) / codes - 1
+    return index.long(), (-1 + 1 / codes) + (2 / codes) * index
 
 
 def _axis(position: Tensor, codes: int, sides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -37,6 +37,7 @@ class NeighbourSampling(nn.Module):
         super().__init__()
         self.sides = sides
         self.neighbours = len(sides) ** 2
+        self.reach = max(sides)
 
     def forward(self, query: Query, grid: tuple[int, int]) -> Sites:
         with torch.autocast(query.cell.device.type, enabled=False):

@@ -31,6 +31,7 @@ class Arrays:
     def __init__(self, high: list[np.ndarray], low: list[np.ndarray] | None = None, scale: int | None = None):
         self.high, self.low = high, low
         self.names = tuple(f"{i}" for i in range(len(high)))
+        self.sizes = tuple(image.shape[:2] for image in high)
         self.pair_scales = (scale,) * len(high) if low else ()
 
     def image(self, i):

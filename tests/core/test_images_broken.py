@@ -32,6 +32,7 @@ def files() -> dict[str, bytes]:
     deep = np.asarray(image).astype("u2") * 257
     exif = Image.Exif()
     exif[0x0112], exif[0x8769] = 6, {0xA002: 48}
+    exif = exif.tobytes()
     return {
         "png": saved(image, "PNG", exif=exif),
         "png palette": saved(image.quantize(8), "PNG", transparency=1),

@@ -63,7 +63,7 @@ def palette_image() -> Image.Image:
 COLOURS = np.array([[10, 20, 30], [200, 0, 0], [0, 250, 9], [255, 255, 255]], np.uint8)
 KEY = [int(v) for v in RGB[2, 3]]
 DEEP_KEY = DEEP[4, 5]
-TWO_BITS = np.packbits(np.unpackbits(np.pad(INDEX, ((0, 0), (0, 3)))[..., None], axis=-1)[..., -2:].reshape(H, -1), axis=-1)
+TWO_BITS = np.packbits(np.unpackbits(INDEX[..., None], axis=-1)[..., -2:].reshape(H, -1), axis=-1)
 PRE = np.concatenate([(DEEP[..., :3].astype(float) * DEEP[..., 3:] / 65535).round().astype("u2"), DEEP[..., 3:]], -1)
 FLOATS = np.random.default_rng(4).random((H, W, 3)).astype("f4")
 NAME = "file"
@@ -124,7 +124,9 @@ CASES = {
         tiff(np.moveaxis(DEEP[..., :3], -1, 0), photometric="rgb", planarconfig="separate"),
         "RGB;16", DEEP[..., :3], None,
     ),
-    "RGB;16 bigtiff": (tiff(DEEP[..., :3], photometric="rgb", bigtiff=True, tile=(16, 16)), "RGB;16", DEEP[..., :3], None),
+    "RGB;16 bigtiff": (
+        tiff(DEEP[..., :3], photometric="rgb", bigtiff=True, tile=(16, 16)), "RGB;16", DEEP[..., :3], None,
+    ),
     "RGBA;16": (png(16, 6, DEEP.astype(">u2")), "RGBA;16", DEEP[..., :3], DEEP[..., 3]),
     "RGBA;16 tiff": (
         tiff(DEEP, photometric="rgb", extrasamples=["unassalpha"]), "RGBA;16", DEEP[..., :3], DEEP[..., 3],
@@ -404,6 +406,7 @@ def test_a_thumbnail_beside_the_picture_is_not_a_page(path):
     with tifffile.TiffWriter(path) as writer:
         writer.write(GREY[::4, ::4].copy(), subfiletype=1)
         writer.write(GREY)
+    assert header(path).size == (H, W)
     np.testing.assert_array_equal(read_image(path).colour[..., 0], GREY)
 
 

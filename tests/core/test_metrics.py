@@ -22,6 +22,11 @@ def pair(*shape, seed=0):
     return (target + 0.1 * torch.randn(shape, generator=random)).clamp(0, 1), target
 
 
+def y_of(image):
+    """(H, W): Y in units of the full range, of (1, 3, H, W), as scikit-image has it."""
+    return rgb2ycbcr(image[0].permute(1, 2, 0).double().numpy())[..., 0] / 255
+
+
 def test_the_reference_values(shared):
     golden = np.load(shared / "golden" / "psnr.npz")
     prediction, target = torch.from_numpy(golden["sr"]), torch.from_numpy(golden["hr"])
@@ -76,7 +81,7 @@ def test_rgb_is_the_plain_formula(height, width, channels, seed):
 
 def test_benchmark_compares_luma_as_another_library_has_it():
     prediction, target = pair(1, 3, 30, 30)
-    luma = [rgb2ycbcr(image[0].permute(1, 2, 0).double().numpy())[2:-2, 2:-2, 0] / 255 for image in (prediction, target)]
+    luma = [y_of(image)[2:-2, 2:-2] for image in (prediction, target)]
     expected = -10 * np.log10(np.mean((luma[0] - luma[1]) ** 2))
     assert psnr(prediction, target, "benchmark", Scale.of(2)) == pytest.approx(expected, abs=1e-3)
 
@@ -127,10 +132,7 @@ def test_ssim_is_the_published_formula():
     prediction, target = (image.double() for image in pair(1, 3, 40, 33))
     each = [plain_ssim(prediction[:, c : c + 1], target[:, c : c + 1]) for c in range(3)]
     assert ssim(prediction, target, "rgb", Scale.of(4)) == pytest.approx(np.mean(each), abs=1e-9)
-    luma = [
-        torch.from_numpy(rgb2ycbcr(image[0].permute(1, 2, 0).numpy())[None, None, 4:-4, 4:-4, 0] / 255)
-        for image in (prediction, target)
-    ]
+    luma = [torch.from_numpy(y_of(image)[None, None, 4:-4, 4:-4]) for image in (prediction, target)]
     assert ssim(prediction, target, "benchmark", Scale.of(4)) == pytest.approx(plain_ssim(*luma), abs=1e-4)
     grey = prediction[:, :1], target[:, :1]
     inside = [image[:, :, 4:-4, 4:-4] for image in grey]

@@ -10,7 +10,7 @@ from plain import small_model
 from torch import nn
 
 import liif_core
-from liif_core import Component, Query, UserError, build_model, make_coord
+from liif_core import Component, UserError, build_model, make_coord
 from liif_core import model as model_module
 from liif_core.experiment_file import model_from_table
 
@@ -97,25 +97,15 @@ def test_one_set_of_points_serves_a_batch(registry, image):
     assert_equal(picture.query(coord, cell), picture.query(coord.expand(2, -1, -1), cell.expand(2, -1, -1)))
 
 
-@pytest.mark.parametrize("shape", [(2,), (1, 2), (2, 2), (1, 1, 2), (2, 1, 2), (1, 20, 2), (2, 20, 2)])
+@pytest.mark.parametrize("shape", [(2,), (1, 2), (20, 2), (1, 1, 2), (2, 1, 2), (1, 20, 2), (2, 20, 2)])
 def test_cells_broadcast(registry, image, shape):
-    """One for all, one an image, or one a point: the same where they are the same."""
+    """One for all, one a point, one an image, or one each."""
     picture = small_model(registry).encode(image)
-    coord = torch.rand(2, 20, 2) * 2 - 1
-    expected = picture.query(coord, torch.full((2, 20, 2), 0.3))
-    assert_equal(picture.query(coord, torch.full(shape, 0.3)), expected)
+    coord, cell = torch.rand(2, 20, 2) * 2 - 1, torch.rand(shape)
+    assert_equal(picture.query(coord, cell), picture.query(coord, cell.broadcast_to(2, 20, 2)))
 
 
-@pytest.mark.parametrize("points", [5, 20])
-def test_a_cell_for_every_point_needs_no_batch_axis(registry, image, points):
-    """``cell`` is promised to broadcast to ``coord``: (N, 2) does, as (1, N, 2)."""
-    picture = small_model(registry).encode(image[:1])
-    coord, cell = torch.rand(1, points, 2) * 2 - 1, torch.rand(points, 2)
-    found = picture.query(coord, cell)
-    assert_equal(found, picture.query(coord, cell[None]))
-
-
-@pytest.mark.parametrize("shape", [(3,), (2, 7, 2), (3, 20, 2)])
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (2, 7, 2), (3, 20, 2), (1, 1, 1, 2), ()])
 def test_a_cell_that_does_not_fit_is_refused(registry, image, shape):
     picture = small_model(registry).encode(image)
     with pytest.raises(ValueError, match="cell"):
@@ -268,7 +258,9 @@ def test_prepare_is_called_once_a_cell_if_it_looks_at_it(extended, image, monkey
     picture = model.encode(image)
     for size in [(8, 9), (8, 9), (20, 4)]:
         picture.render(size)
-    assert_equal(torch.stack([cell.flatten() for cell in decoder.prepared]), torch.tensor([[2 / 8, 2 / 9], [2 / 20, 2 / 4]]))
+    assert_equal(
+        torch.stack([cell.flatten() for cell in decoder.prepared]), torch.tensor([[2 / 8, 2 / 9], [2 / 20, 2 / 4]])
+    )
 
 
 def test_not_pointwise_is_asked_for_at_once(extended, image, monkeypatch):
@@ -281,7 +273,7 @@ def test_not_pointwise_is_asked_for_at_once(extended, image, monkeypatch):
 def test_conditions_come_by_name(extended, image):
     decoder, model = flat(extended)
     model.encode(image).query(torch.rand(2, 5, 2), torch.ones(2))
-    (_, conditions), = decoder.decoded  # fmt: skip
+    ((_, conditions),) = decoder.decoded
     assert list(conditions) == ["coordinate", "cell"]
     for value in conditions.values():
         assert value.dtype == torch.float32 and torch.broadcast_shapes(value.shape, (4, 2, 5, 2)) == (4, 2, 5, 2)
@@ -332,7 +324,7 @@ def test_images_of_another_shape_are_refused(registry, shape):
 
 @pytest.mark.parametrize("shape", [(20, 2), (2, 20, 3), (3, 20, 2), (2,)])
 def test_coordinates_of_another_shape_are_refused(registry, image, shape):
-    with pytest.raises(ValueError, match=r"coord: expected \(2, N, 2\)"):
+    with pytest.raises(ValueError, match="coord: expected"):
         small_model(registry).encode(image).query(torch.zeros(shape), torch.ones(2))
 
 
@@ -341,7 +333,9 @@ def test_coordinates_need_cells(registry, image):
         small_model(registry).encode(image).query(torch.zeros(2, 3, 2))
 
 
-@pytest.mark.parametrize("size, region", [((0, 4), None), ((4, -1), None), ((4, 4), (2, 0, 2, 3)), ((4, 4), (0, 3, 2, 1))])
+@pytest.mark.parametrize(
+    "size, region", [((0, 4), None), ((4, -1), None), ((4, 4), (2, 0, 2, 3)), ((4, 4), (0, 3, 2, 1))]
+)
 def test_nothing_to_render_is_refused(registry, image, size, region):
     with pytest.raises(ValueError, match="size|region"):
         small_model(registry).encode(image).render(size, region)

@@ -26,11 +26,23 @@ def test_a_grid_knows_its_axes_and_its_points():
 @pytest.mark.parametrize("points", [(7,), (3, 4)])
 def test_points_keep_their_shape(points):
     coord = torch.rand(2, *points, 2)
-    for cell in (torch.ones(2), torch.ones(2, 2), torch.ones(2, *[1] * len(points), 2), torch.ones(2, *points, 2)):
+    for cell in (torch.ones(2), torch.ones(2, *[1] * len(points), 2), torch.ones(2, *points, 2)):
         query = Query.points(coord, cell)
         assert query.shape == points and query.axes is None and torch.equal(query.coord, coord)
         assert query.cell.ndim == coord.ndim
         assert torch.broadcast_shapes(query.cell.shape, coord.shape) == coord.shape
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 6, 2), (3, 7, 2), (1, 1, 1, 2), (), (3,)])
+def test_cells_that_do_not_broadcast_are_refused(shape):
+    with pytest.raises(ValueError, match="cell: "):
+        Query.points(torch.rand(2, 7, 2), torch.ones(shape))
+
+
+@pytest.mark.parametrize("shape", [(2,), (7, 2), (2, 7, 3)])
+def test_coordinates_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="coord: "):
+        Query.points(torch.rand(shape), torch.ones(2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64])
@@ -101,9 +113,12 @@ def test_a_field_must_say_its_codes():
 
 def test_the_default_components_keep_the_contracts(registry):
     sizes = {
-        "encoder": {"in_channels": 3}, "features": {"in_channels": 4}, "sampling": {}, "conditioning": {},
+        "encoder": {"in_channels": 3},
+        "features": {"in_channels": 4},
+        "sampling": {},
+        "conditioning": {},
         "decoder": {"in_channels": 4, "out_channels": 3, "neighbours": 4, "conditions": {"cell": 2}},
-    }  # fmt: skip
+    }
     for kind, keywords in sizes.items():
         contract = getattr(liif_core, kind.capitalize())
         for component, origin in registry.components[kind]:

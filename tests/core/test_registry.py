@@ -110,7 +110,9 @@ def test_importers_are_found_by_part_and_name():
     with pytest.raises(UserError) as refused:
         registry.importer("encoder", "edsr-baselin")
     (problem,) = refused.value.problems
-    assert "imports the encoder 'edsr-baselin'" in problem and "known: edsr" in problem and "install a plugin" in problem
+    assert (
+        "imports the encoder 'edsr-baselin'" in problem and "known: edsr" in problem and "install a plugin" in problem
+    )
     with pytest.raises(UserError, match="the model 'edsr'"):
         registry.importer("model", "edsr")
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from liif_core.geometry import Scale
-from liif_core.report import Report, Score, comparison_picture, detailed_crop, results_json, scores_table, to_json, to_markdown
+from liif_core.report import (
+    Report,
+    Score,
+    comparison_picture,
+    detailed_crop,
+    results_json,
+    scores_table,
+    to_json,
+    to_markdown,
+)
 from liif_core.vision import bicubic, torchvision
 
 
@@ -102,6 +111,11 @@ def test_each_protocol_has_a_table_of_its_own():
     assert "protocol `benchmark`" in text and "protocol `div2k`" in text
 
 
+def test_the_table_says_where_lr_images_came_from():
+    assert scores_table([score()]).endswith("\n\nLR images were made of HR by PIL bicubic.")
+    assert scores_table([score(given_low=1)]).endswith("\n\nLR images came with the data.")
+
+
 def test_ssim_stands_beside_psnr():
     assert "37.99 / 0.9607" in scores_table([score(ssim=0.96065, bicubic_ssim=0.93)])
 
@@ -113,7 +127,7 @@ def test_markdown_says_what_was_and_was_not_measured():
         "# edsr",
         "- Set14: data/Set14: no such folder",
         "![DIV2K](<pictures/DIV2K.png>)",
-        "LR images came with DIV2K x2,3.5;",
+        "LR images were made of HR by PIL bicubic, except those that came with DIV2K x2,3.5.",
         "- trained, steps: 1,200",
         "- trained, best: 31.24",
         "- parameters: 1,567,619",
@@ -137,17 +151,10 @@ def test_no_name_breaks_the_table(name):
     assert {len(line.replace("\\|", "").split("|")) for line in table} == {5}
 
 
-def photograph(height, width, channels=3):
-    """Flat grey, with noise in the square of 32 that begins at a third of it."""
-    image = torch.full((channels, height, width), 0.5)
-    image[:, height // 3 : height // 3 + 32, width // 3 : width // 3 + 32] = torch.rand(
-        channels, 32, 32, generator=torch.Generator().manual_seed(1)
-    )
-    return image
-
-
 def test_the_crop_is_where_the_detail_is():
-    assert detailed_crop(photograph(120, 160)) == (40, 53, 72, 85)
+    image = torch.full((3, 120, 160), 0.5)
+    image[:, 40:72, 53:85] = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert detailed_crop(image) == (40, 53, 72, 85)
 
 
 @pytest.mark.parametrize("size, side", [((7, 90), 7), ((100, 300), 32), ((400, 300), 75), ((2000, 1500), 128)])
@@ -164,9 +171,8 @@ def shown(image):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_picture_shows_the_crops_pixel_by_pixel(channels):
-    target = photograph(120, 160, channels)
     low = torch.rand(channels, 30, 40)
-    views = [torch.rand(channels, 120, 160) * 1.2 - 0.1 for _ in range(2)]
+    *views, target = (torch.rand(channels, 120, 160) * 1.2 - 0.1 for _ in range(3))
     picture = np.asarray(comparison_picture(low, *views, target[None], crop=(40, 52, 72, 84)))
     found = []
     for image in (*views, target):

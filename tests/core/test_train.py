@@ -116,7 +116,7 @@ def test_a_killed_process_resumes(folder, tmp_path):
 
 
 def test_loss_falls_and_everything_is_left_in_the_folder(folder, tmp_path, registry):
-    run = trainer(folder, tmp_path, registry, "train.epochs=12", "train.keep_every=6", "train.optimizer.rate=5e-3")
+    run = trainer(folder, tmp_path, registry, "train.epochs=12", "train.keep_every=6", "train.optimizer.rate=5e-3", "validate.every=4")
     trained = run.run()
     entries = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
@@ -153,9 +153,26 @@ def test_average_of_weights_is_what_is_saved(folder, tmp_path, registry):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_samples_named(folder, tmp_path, registry):
-    with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+ \(epoch \d+, samples \[\d+, .*last.safetensors"):
-        trainer(folder, tmp_path, registry, "train.optimizer.rate=1e30", "train.epochs=4").run()
-    assert all(torch.isfinite(value).all() for value in weights(tmp_path, "best").values())
+    explode = 'train.schedule={use="multi-step", milestones=[1], factor=1e34}'  # good for an epoch, then not
+    with pytest.raises(UserError, match=r"loss is (nan|inf) at step 4 \(epoch 2, samples \[\d+, .*last.safetensors"):
+        trainer(folder, tmp_path, registry, explode).run()
+    assert all(torch.isfinite(value).all() for name in ("best", "last") for value in weights(tmp_path, name).values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(folder, tmp_path, registry, monkeypatch):
+    run = trainer(folder, tmp_path, registry, "train.epochs=3", "validate.every=3")
+    original = run._step
+
+    def poisoned(batch):
+        loss = original(batch)
+        if run.progress.step == 5:  # the last of the second epoch
+            next(run.model.parameters()).data.fill_(float("nan"))
+        return loss
+
+    run._step = poisoned
+    with pytest.raises(UserError, match=r"weights are not finite .* the last good checkpoint is .*last.safetensors"):
+        run.run()
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
 
 
 def test_resuming_needs_the_same_images(folder, tmp_path, registry):

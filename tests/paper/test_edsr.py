@@ -26,9 +26,9 @@ def test_parameter_count(registry, blocks, width, in_channels):
 
 
 def test_full_edsr_is_the_paper_s_43_million():
-    """The paper's table 1 counts 43M with the x2 upsampler: one convolution to 4 x 256 channels and one to RGB."""
-    upsampler = (9 * 256 + 1) * 4 * 256 + (9 * 256 + 1) * 3
-    assert round((parameters(32, 256, 3) + upsampler) / 1e6) in (40, 41, 43)
+    """The paper's table 1 counts 43M: with the x4 upsampler, two convolutions to 4 x 256 channels and one to RGB."""
+    upsampler = 2 * (9 * 256 + 1) * 4 * 256 + (9 * 256 + 1) * 3
+    assert round((parameters(32, 256, 3) + upsampler) / 1e6, 1) == 43.1
 
 
 def test_defaults_are_the_baseline(registry):
@@ -78,7 +78,7 @@ def test_any_size_from_one_pixel(registry, size):
 
 
 @pytest.mark.parametrize("option", ["blocks = 0", "channels = 0", "residual_scale = 0.0", "residual_scale = -1"])
-def test_options_out_of_range(registry, option, tmp_path):
+def test_options_out_of_range(registry, option):
     key, value = option.split(" = ")
     table = base_table()
     table["encoder"][key] = float(value) if "scale" in key else int(value)
@@ -101,14 +101,11 @@ def base_table():
 
 
 def published(blocks, width, extra=()):
-    """A state dict under the names that published EDSR encoders use, each tensor of its own value."""
-    shapes = {"head.0": (width, 3, 3, 3), f"body.{blocks}": (width, width, 3, 3)}
-    for block in range(blocks):
-        shapes[f"body.{block}.body.0"] = shapes[f"body.{block}.body.2"] = (width, width, 3, 3)
-    state = {}
-    for number, (name, shape) in enumerate(shapes.items()):
-        state[f"{name}.weight"] = torch.full(shape, float(number))
-        state[f"{name}.bias"] = torch.full(shape[:1], number + 0.5)
+    """A state dict under the names that published EDSR encoders use."""
+    names = [f"body.{block}.body.{layer}" for block in range(blocks) for layer in (0, 2)]
+    state = {"head.0.weight": torch.rand(width, 3, 3, 3), "head.0.bias": torch.rand(width)}
+    for name in [*names, f"body.{blocks}"]:
+        state |= {f"{name}.weight": torch.rand(width, width, 3, 3), f"{name}.bias": torch.rand(width)}
     return state | {name: torch.zeros(3) for name in extra}
 
 
@@ -130,18 +127,19 @@ def test_import_of_published_names(registry, name, arguments, expected):
     with torch.device("meta"):
         model = encoder(registry, blocks=blocks, channels=small)
     assert {n: v.shape for n, v in model.state_dict().items()} == {n: v.shape for n, v in state.items()}
-    assert (state["head.weight"] == 0).all() and (state["tail.weight"] == 1).all()
-    last = 2 + blocks - 1
-    assert (state[f"blocks.{blocks - 1}.first.weight"] <= last * 2).all()
 
 
 def test_import_keeps_each_tensor_at_its_place(registry):
-    old = {name: torch.rand(value.shape) for name, value in published(2, 4).items()}
+    old = published(2, 4)
     _, new = registry.importer("encoder", "edsr-baseline").convert({"n_resblocks": 2, "n_feats": 4}, old)
     pairs = {
-        "head.0": "head", "body.0.body.0": "blocks.0.first", "body.0.body.2": "blocks.0.second",
-        "body.1.body.0": "blocks.1.first", "body.1.body.2": "blocks.1.second", "body.2": "tail",
-    }  # fmt: skip
+        "head.0": "head",
+        "body.0.body.0": "blocks.0.first",
+        "body.0.body.2": "blocks.0.second",
+        "body.1.body.0": "blocks.1.first",
+        "body.1.body.2": "blocks.1.second",
+        "body.2": "tail",
+    }
     assert len(new) == 2 * len(pairs) == len(old)
     for before, after in pairs.items():
         for part in ("weight", "bias"):

@@ -87,10 +87,8 @@ def test_weight_is_the_area_diagonally_opposite(sampling):
 @pytest.mark.parametrize("name", NAMES)
 @given(
     grid=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    coord=st.lists(
-        st.tuples(*[st.floats(-1.5, 1.5, width=32)] * 2), min_size=1, max_size=20
-    ),
-)  # fmt: skip
+    coord=st.lists(st.tuples(*[st.floats(-1.5, 1.5, width=32)] * 2), min_size=1, max_size=20),
+)
 @settings(max_examples=60, deadline=None)
 def test_anywhere(sampling, name, grid, coord):
     coord = torch.tensor([coord])
@@ -126,7 +124,11 @@ def test_float32_under_autocast(sampling, name):
     with torch.autocast("cpu", torch.bfloat16):
         under = module(points(coord), (1080, 1920))
     for sites in (plain, under):
-        assert (sites.index.dtype, sites.offset.dtype, sites.weight.dtype) == (torch.int64, torch.float32, torch.float32)
+        assert (sites.index.dtype, sites.offset.dtype, sites.weight.dtype) == (
+            torch.int64,
+            torch.float32,
+            torch.float32,
+        )
     assert torch.equal(plain.index, under.index)
     assert torch.equal(plain.offset, under.offset)
     assert torch.equal(plain.weight, under.weight)

@@ -1,0 +1,124 @@
+"""What can be found out about an output before it is computed."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from attrs import evolve
+
+from liif_core.errors import UserError, did_you_mean
+from liif_core.geometry import Size
+from liif_core.images import png, tiff
+from liif_core.images.metadata import exif_block, matching_icc
+from liif_core.images.picture import Depth, Metadata
+from liif_core.images.target import FORMATS, Encoding, Format, Target
+
+_MOST_HELD = 64 << 20  # bytes in a row of tiles that nobody asked for
+_MOST_IN_JPEG = 65_000  # bytes of a block of metadata: it lives in one segment
+_BLOCK_NAMES = {"exif": "EXIF", "xmp": "XMP", "text": "comment"}
+
+
+def needs_whole(format: str) -> bool:
+    """Whether a format ("png", "jpg", "webp", "tif") is held in memory whole while it is written."""
+    return FORMATS[format].whole
+
+
+def check_output(
+    path: str | Path,
+    size: Size,
+    channels: int,
+    depth: Depth,
+    metadata: Metadata = Metadata(),
+    format: str | None = None,
+    encoding: Encoding = Encoding(),
+) -> Target:
+    """See whether an image of ``size`` (height, width) can be written to ``path``, before it is computed.
+
+    ``channels`` counts alpha: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. ``format`` is a key of FORMATS, or None to go
+    by the suffix. The disk must have room for the image unpacked, which no PNG or TIFF exceeds by more than a
+    thousandth; for JPEG and WebP for half of it, which photographs stay well below.
+
+    Raises UserError with all that is wrong: an unknown format, a side beyond the format's limit, alpha in a JPEG, a
+    folder that cannot be written, too little space.
+    """
+    path = Path(path)
+    kind = _format(path, format)
+    height, width = size
+    problems = []
+    if max(size) > kind.limit:
+        problems.append(
+            f"{path}: {width}x{height} is beyond the {kind.limit:,} pixels a side that {kind.name} can hold; "
+            "use --format tif or png, or a smaller size"
+        )
+    if channels in (2, 4) and not kind.alpha:
+        problems.append(f"{path}: {kind.name} has no transparency, and this image has; use --format png, webp or tif")
+    kept = depth if depth in kind.depths else kind.depths[-1]
+    row = width * channels * np.dtype(kept).itemsize
+    problems += _place_problems(path, height * row // (2 if kind.whole else 1))
+    if problems:
+        raise UserError(*problems)
+    notes = [] if kept == depth else [f"{kind.name} does not hold {depth}: the values are rounded to {kept}"]
+    metadata = matching_icc(metadata, 1 if channels < 3 else 3)
+    if kind.name == "JPEG":
+        metadata, lost = _fitting_jpeg(metadata, size)
+        notes += lost
+    if kind.name == "TIFF" and encoding.tiled is None:
+        encoding = evolve(encoding, tiled=tiff.is_big(height * row) and tiff.TILE * row <= _MOST_HELD)
+    memory = _memory(kind, size, channels, row, encoding)
+    return Target(path, kind, size, channels, kept, metadata, encoding, memory, tuple(notes))
+
+
+def _format(path: Path, format: str | None) -> Format:
+    if format is not None:
+        if format not in FORMATS:
+            guess = did_you_mean(format, FORMATS)
+            raise UserError(f"no format is named {format!r}{guess}; known: {', '.join(FORMATS)}")
+        return FORMATS[format]
+    for kind in FORMATS.values():
+        if path.suffix.lower() in kind.suffixes:
+            return kind
+    known = [suffix for kind in FORMATS.values() for suffix in kind.suffixes]
+    raise UserError(
+        f"{path}: no format has the suffix {path.suffix!r}{did_you_mean(path.suffix, known)}; "
+        f"name it with one of {', '.join(known)}, or give --format"
+    )
+
+
+def _place_problems(path: Path, need: int) -> list[str]:
+    if path.is_dir():
+        return [f"{path}: is a folder; give a file's name"]
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return [f"{path}: {folder} is not a folder that may be written to"]
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        return [
+            f"{path}: may need {need / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB free; "
+            "make room, write elsewhere, or choose a smaller size"
+        ]
+    return []
+
+
+def _fitting_jpeg(metadata: Metadata, size: Size) -> tuple[Metadata, list[str]]:
+    blocks = {
+        "exif": exif_block(metadata, size),
+        "xmp": metadata.xmp,
+        "text": metadata.text.get("Comment", "").encode(),
+    }
+    long = [name for name, data in blocks.items() if data and len(data) > _MOST_IN_JPEG]
+    notes = [f"its {_BLOCK_NAMES[name]} is too long for a JPEG, and was left out" for name in long]
+    return evolve(metadata, **{name: {} if name == "text" else None for name in long}), notes
+
+
+def _memory(kind: Format, size: Size, channels: int, row: int, encoding: Encoding) -> int:
+    pixels = size[0] * size[1]
+    if kind.name == "JPEG":
+        return pixels * (6 if channels > 1 else 2)  # Pillow keeps RGB in four bytes; and the file, before it is written
+    if kind.name == "WebP":
+        return pixels * (43 if encoding.lossless or channels in (2, 4) else 20)  # measured: libwebp 1.6, 4000x4000
+    if kind.name == "TIFF":
+        return tiff.memory(size, row // size[1], bool(encoding.tiled))
+    return png.memory(size, row // size[1])
