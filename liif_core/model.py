@@ -49,6 +49,10 @@ class ContinuousImage(ABC):
         height and width of the pixel asked for, in the same units. Points outside are answered from the border.
         """
 
+    @abstractmethod
+    def held_bytes(self) -> int:
+        """Of memory: the codes, and what was prepared of them."""
+
     def render(
         self, size: Size, region: tuple[float, float, float, float] | None = None, clamp: bool = False
     ) -> Tensor:
@@ -138,8 +142,19 @@ class ComposedModel(ContinuousModel):
         if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
             raise ValueError(f"image: expected (B, {self.channels}, h, w) with no empty side, got {tuple(image.shape)}")
         signal = (image.float() - 0.5) / 0.5
-        part = part or Part(tuple(image.shape[-2:]), 0, 0)
-        return ComposedImage(self, signal, part, self.features(self.encoded(signal)))
+        if part is None:
+            return ComposedImage(self, signal, Part(tuple(image.shape[-2:]), 0, 0), self.features(self.encoded(signal)))
+        kept, rows, columns = self._unspoilt(part, image.shape[-2], image.shape[-1])
+        features = self.encoded(signal)[:, :, rows, columns]
+        return ComposedImage(self, signal[:, :, rows, columns], kept, self.features(features))
+
+    def _unspoilt(self, part: Part, height: int, width: int) -> tuple[Part, slice, slice]:
+        """The part without the codes at its cuts that would have seen more of a whole image."""
+        spoilt = self.encoder.receptive_radius or 0
+        top, left = (spoilt if start > 0 else 0 for start in (part.top, part.left))
+        bottom = height - (spoilt if part.top + height < part.size[0] else 0)
+        right = width - (spoilt if part.left + width < part.size[1] else 0)
+        return evolve(part, top=part.top + top, left=part.left + left), slice(top, bottom), slice(left, right)
 
     def encoded(self, signal: Tensor) -> Tensor:
         """Features (B, C, h, w) of a normalised image (B, channels, h, w) in [-1, 1]: one code for each pixel."""
@@ -171,12 +186,16 @@ class ComposedImage(ContinuousImage):
         sites = model.sampling(query, self.size)
         told = (condition(query, sites, self.size) for condition in model.conditioning)
         conditions = dict(zip(model.told, told))
-        if tuple(self.signal.shape[-2:]) != self.size:
+        if tuple(self.signal.shape[-2:]) != self.size:  # a part
             sites = evolve(sites, index=self._own(sites.index // self.size[1], sites.index % self.size[1]))
         colours = model.decoder.decode(self.maps(query.cell), sites, conditions).float()
         if model.residual != "none":
             colours = colours + self._sampled(query)
         return colours * 0.5 + 0.5
+
+    def held_bytes(self) -> int:
+        prepared = self._prepared[1].values() if self._prepared else ()
+        return sum(tensor.nbytes for tensor in (self.signal, self.field.features, *prepared))
 
     def maps(self, cell: Tensor) -> Maps:
         """What the decoder prepares: once per image, or once per image and cell if it is scale dependent."""

@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -121,24 +122,27 @@ class Trainer:
         if resume:
             self._restore()
         with _repeatable(self.experiment.run.deterministic and self.device.type == "cuda"), _signals() as stop:
-            with TrainingLog(self.folder, self.progress.step) as log:
+            with TrainingLog(self.folder, self.progress.step) as log, self._bar() as bar:
                 for note in [] if self.quiet else log.notes:
                     tqdm.write(note)
                 while self.progress.epoch < self.spec.epochs:
-                    self._epoch(log, stop)
+                    self._epoch(log, stop, bar)
         if not (self.checkpoints / "best.safetensors").exists():
             self._save_weights("best")
         return Trained(self.progress.step, self.progress.best, self.progress.best_step, time.monotonic() - started)
 
-    def _epoch(self, log: TrainingLog, stop: "_Stop") -> None:
+    def _bar(self) -> tqdm:
+        return tqdm(
+            total=self.spec.epochs * self.per_epoch, initial=self.progress.step, unit="step", dynamic_ncols=True,
+            disable=self.quiet, mininterval=0.2 if sys.stderr.isatty() else 20,  # a log file wants few lines
+        )  # fmt: skip
+
+    def _epoch(self, log: TrainingLog, stop: "_Stop", bar: tqdm) -> None:
         at, spec = self.progress, self.spec
         losses: list[float] = []
         every = max(1, self.per_epoch // 10)
         stream = batches(self.dataset, spec.batch, at.epoch, at.batch, spec.workers, self.device)
-        bar = tqdm(
-            total=spec.epochs * self.per_epoch, initial=at.step, unit="step", dynamic_ncols=True, disable=self.quiet,
-            desc=f"epoch {at.epoch + 1}/{spec.epochs}",
-        )  # fmt: skip
+        bar.set_description(f"epoch {at.epoch + 1}/{spec.epochs}", refresh=False)
         try:
             for batch in stream:
                 losses.append(self._step(batch))
@@ -149,11 +153,10 @@ class Trainer:
                     loss = sum(losses) / len(losses)
                     losses.clear()
                     log.add(at.step, at.epoch, loss=loss, rate=self.optimizer.param_groups[0]["lr"])
-                    bar.set_postfix(loss=f"{loss:.4f}")
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 self._stop_if_asked(stop)
         finally:
             stream.close()
-            bar.close()
         done = at.epoch + 1
         if self._validates(done):
             self._validate(log, done)
