@@ -12,7 +12,7 @@ _HOME = {
     "experiment": ["Experiment"],
     "experiment_file": ["load_experiment"],
     "geometry": ["Scale", "make_coord", "scaled_size", "to_pixel_samples"],
-    "hookspecs": ["hookimpl", "hookspec"],
+    "hookspecs": ["API_VERSION", "hookimpl", "hookspec"],
     "model": ["ContinuousImage", "ContinuousModel", "build_model"],
     "plugins": ["discover"],
     "protocols": [
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from liif_core.experiment import Experiment
     from liif_core.experiment_file import load_experiment
     from liif_core.geometry import Scale, make_coord, scaled_size, to_pixel_samples
-    from liif_core.hookspecs import hookimpl, hookspec
+    from liif_core.hookspecs import API_VERSION, hookimpl, hookspec
     from liif_core.model import ContinuousImage, ContinuousModel, build_model
     from liif_core.plugins import discover
     from liif_core.protocols import (

@@ -133,6 +133,9 @@ class _Encoder(toml.TomlEncoder):
         super().__init__()
         self.dump_funcs[str] = _quoted
 
+    def dump_list(self, v: list[Any]) -> str:
+        return f"[{', '.join(str(self.dump_value(item)) for item in v)}]"
+
 
 def _quoted(text: str) -> str:
     return '"' + "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text) + '"'

@@ -20,7 +20,7 @@ from liif_core.protocols import (
 )  # fmt: skip
 from liif_core.registry import Choice
 
-WINDOW = 1024  # queries decoded at once on a CPU: about what its caches hold (benchmarks/README.md)
+CACHE = 4 << 20  # bytes gathered at once on a CPU: about what its caches hold (benchmarks/README.md)
 DEVICE_WINDOW = 1 << 18  # queries decoded at once elsewhere
 
 
@@ -53,6 +53,10 @@ class ContinuousImage(ABC):
     def held_bytes(self) -> int:
         """Of memory: the codes, and what was prepared of them."""
 
+    @abstractmethod
+    def window(self, cell: Tensor) -> int:
+        """How many queries of this cell (2,) are best decoded at once."""
+
     def render(
         self, size: Size, region: tuple[float, float, float, float] | None = None, clamp: bool = False
     ) -> Tensor:
@@ -73,7 +77,7 @@ class ContinuousImage(ABC):
         """
         rows, columns, cell = (t.to(self.device) for t in (rows, columns, cell))
         size = len(rows), len(columns)
-        limit = window or (WINDOW if self.device.type == "cpu" else DEVICE_WINDOW)
+        limit = window or self.window(cell)
         output = None
         for down, across in windows(size, limit if self.pointwise else size[0] * size[1]):
             colours = self.query(Query.grid(rows[down], columns[across], cell)).permute(0, 3, 1, 2)
@@ -196,6 +200,12 @@ class ComposedImage(ContinuousImage):
     def held_bytes(self) -> int:
         prepared = self._prepared[1].values() if self._prepared else ()
         return sum(tensor.nbytes for tensor in (self.signal, self.field.features, *prepared))
+
+    def window(self, cell: Tensor) -> int:
+        if self.device.type != "cpu":
+            return DEVICE_WINDOW
+        gathered = sum(values.shape[-1] for values in self.maps(cell.reshape(1, 1, 1, 2)).values())
+        return max(256, CACHE // (4 * max(1, gathered) * self.model.sampling.neighbours))
 
     def maps(self, cell: Tensor) -> Maps:
         """What the decoder prepares: once per image, or once per image and cell if it is scale dependent."""

@@ -1,18 +1,20 @@
-"""Entry points -> registry. A broken plugin is reported and harms nothing else."""
+"""Plugins -> registry. A broken plugin is reported and harms nothing else."""
 
 import contextlib
-import importlib.metadata
 import io
 import re
+import traceback
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pluggy
 
 from liif_core import hookspecs
+from liif_core.errors import UserError
+from liif_core.plugin_sources import Source, sources
 from liif_core.registry import Component, Importer, Kind, Origin, Registry
 
-GROUP = "liif_core.plugins"
 HOOKS: dict[str, Kind] = {
     "liif_encoders": "encoder",
     "liif_features": "features",
@@ -23,21 +25,38 @@ HOOKS: dict[str, Kind] = {
 
 
 def discover() -> Registry:
-    """Everything that installed distributions offer under the entry-point group ``liif_core.plugins``."""
-    registry = Registry()
-    seen = set()
-    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=_order):
-        origin = _origin(entry)
-        if origin in seen:  # one distribution found twice on the path
-            continue
-        seen.add(origin)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # standard output may be read by a program
-                registry = add_plugin(registry, entry.load(), origin)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit at import is a broken plugin too
-            registry = registry.with_broken(origin, _reason(error))
+    """Everything that plugins offer: the installed ones, and those of ``liif_core.plugin_sources.sources``.
+
+    Raises UserError where one that the command itself names (``--plugin``) is broken; the others only say so.
+    """
+    found, remarks = sources()
+    registry = attrs.evolve(Registry(), remarks=tuple(remarks))
+    problems = []
+    for source in found:
+        before = len(registry.broken)
+        registry = _with(registry, source)
+        if source.asked:
+            problems += [f"--plugin {source.asked}: {plugin.reason}" for plugin in registry.broken[before:]]
+    if problems:
+        raise UserError(*problems)
+    return registry
+
+
+def _with(registry: Registry, source: Source) -> Registry:
+    """A registry with one more plugin, or with the reason why it is not there."""
+    if source.refusal:
+        return registry.with_broken(source.origin, source.refusal)
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):  # standard output may be read by a program
+            registry = add_plugin(registry, source.load(), source.origin)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit at import is a broken plugin too
+        registry = registry.with_broken(source.origin, _reason(error))
+    if printed.getvalue().strip():
+        said = f"plugin {source.origin.plugin} of {source.origin} prints when it is loaded (not shown)"
+        registry = registry.with_remark(f"{said}: {printed.getvalue().strip().splitlines()[0][:80]}")
     return registry
 
 
@@ -95,18 +114,18 @@ def _is_frozen(cls: type) -> bool:
     return False
 
 
-def _origin(entry: importlib.metadata.EntryPoint) -> Origin:
-    name, version = (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
-    return Origin(f"{entry.name} = {entry.value}", name or "unknown", version or "?")  # metadata may be lost, too
-
-
-def _order(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    return (_origin(entry).distribution, entry.name)
-
-
 def _reason(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())
     except Exception:
         text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text + _place(error)
+
+
+def _place(error: BaseException) -> str:
+    """`` (file, line 3)``: the last line of a plugin that was running, for its author."""
+    ours = (str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    frames = [frame for frame in frames if "importlib" not in Path(frame.filename).parts]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

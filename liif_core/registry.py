@@ -96,6 +96,7 @@ class Registry:
     components: Mapping[Kind, tuple[tuple[Component, Origin], ...]] = {kind: () for kind in KINDS}
     importers: tuple[tuple[Importer, Origin], ...] = ()
     broken: tuple[BrokenPlugin, ...] = ()
+    remarks: tuple[str, ...] = ()  # what is odd about plugins and stops nothing, one line each
 
     def with_plugin(
         self, origin: Origin, components: Mapping[Kind, Iterable[Component]], importers: Iterable[Importer] = ()
@@ -118,6 +119,10 @@ class Registry:
         """A registry that also remembers why a plugin is not in it."""
         return attrs.evolve(self, broken=self.broken + (BrokenPlugin(origin, reason),))
 
+    def with_remark(self, remark: str) -> "Registry":
+        """A registry that has one more line for ``liif plugins`` to show."""
+        return attrs.evolve(self, remarks=self.remarks + (remark,))
+
     def names(self, kind: Kind) -> list[str]:
         """What ``use`` may say, sorted; a name that two distributions offer is listed once for each of them."""
         offered = [(c.name, o.distribution) for c, o in self.components[kind]]
@@ -138,10 +143,20 @@ class Registry:
             ways = " or ".join(repr(f"{origin.distribution}:{name}") for _, origin in found)
             raise ValueError(f"{name!r} is offered by {both}; say which: use = {ways}")
         known = self.names(kind)
-        message = f"no {kind} is named {use!r}{did_you_mean(use, known)}; installed: {', '.join(known) or 'none'}"
+        message = f"no {kind} is named {use!r}{did_you_mean(use, known)}"
+        if owner and owner not in self._distributions():
+            folder = f"or from its folder, as pip install plugins/{owner} does in a clone of liif-core"
+            message += f"; no plugin of the distribution {owner!r} is installed: pip install {owner} ({folder})"
+        message += f"; installed: {', '.join(known) or 'none'}"
         for plugin in self.broken:
             message += f"; plugin {plugin.origin.plugin} of {plugin.origin} could not be loaded: {plugin.reason}"
         raise ValueError(message)
+
+    def _distributions(self) -> set[str]:
+        """Those that offer anything, or would if they were not broken."""
+        offered = [owner for kind in KINDS for _, owner in self.components[kind]]
+        offered += [owner for _, owner in self.importers] + [plugin.origin for plugin in self.broken]
+        return {origin.distribution for origin in offered}
 
     def importer(self, part: str, name: str) -> Importer:
         """The importer of a published part. Raises UserError naming the kind of plugin that is missing."""

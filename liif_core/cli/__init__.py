@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,18 @@ _FILE = click.Path(path_type=Path)
 
 
 def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a user's mistake into its message and exit code 2, and an interruption into exit code 130."""
+    """Turn a user's mistake into its message and exit code 2, and an interruption into exit code 130.
+
+    ``tried`` are the plugins that ``_PLUGIN`` named; the command finds them among the others.
+    """
 
     @wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, tried: tuple[str, ...] = (), **kwargs: Any) -> Any:
         from liif_core.errors import Interrupted, UserError
 
         try:
-            sys.exit(command(*args, **kwargs) or DONE)
+            with _trying(tried):
+                sys.exit(command(*args, **kwargs) or DONE)
         except UserError as error:
             for problem in error.problems:
                 click.echo(f"error: {problem}", err=True)
@@ -32,6 +37,17 @@ def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def _trying(plugins: tuple[str, ...]) -> AbstractContextManager[None]:
+    if not plugins:
+        return nullcontext()
+    from liif_core.plugin_sources import trying
+
+    return trying(*plugins)
+
+
+_PLUGIN = click.option(
+    "--plugin", "tried", multiple=True, metavar="P", help="Use a plugin that is not installed too: FILE.py, MODULE or MODULE:OBJECT."
+)
 _DEVICE = click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps.")
 _RUN_OPTIONS = [
     click.argument("experiment", type=_FILE),
@@ -40,6 +56,7 @@ _RUN_OPTIONS = [
     click.option("--out", type=_FILE, metavar="DIR", help="Where results go.  [default: a new folder under runs/]"),
     click.option("--resume", is_flag=True, help="Go on with the run in the folder."),
     _DEVICE,
+    _PLUGIN,
     click.option("--check", is_flag=True, help="Check and build everything, print it, and stop."),
     click.option("--quiet", is_flag=True, help="No progress bars."),
 ]
@@ -86,6 +103,7 @@ liif.add_command(click.command("run")(_with_run_options(_reported(_run))))
 @click.option("--ssim", is_flag=True, help="SSIM too.")
 @click.option("--precision", default="float32", show_default=True, metavar="P", help="float32, bf16 or fp16.")
 @_DEVICE
+@_PLUGIN
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @_reported
 def evaluate(checkpoint: Path, **options: Any) -> None:
@@ -95,10 +113,40 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
     click.echo(evaluate_checkpoint(checkpoint, **options))
 
 
+@liif.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--checkpoint", required=True, type=_FILE, metavar="C", help="Ours, or a published .pth.")
+@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Where to write a single image.")
+@click.option("--out-dir", type=_FILE, metavar="DIR", help="Where to write images under their own names.")
+@click.option("--scale", metavar="S|SY,SX", help="Magnification, any positive number; vertical and horizontal may differ.")
+@click.option("--size", metavar="WxH|Wx|xH", help="Size in pixels; a side left out follows the other.")
+@click.option("--region", metavar="T,L,B,R", help="Only this part: top, left, bottom, right in input pixels.")
+@click.option("--precision", default="float32", show_default=True, metavar="P", help="float32, bf16 or fp16.")
+@click.option("--memory", metavar="2GB", help="About how much to use.  [default: a share of what is free]")
+@click.option("--format", metavar="F", help="png, jpg, webp or tif.  [default: by the name]")
+@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of jpg and webp.")
+@click.option("--lossless", is_flag=True, help="Lossless webp.")
+@click.option("--max-pixels", type=click.IntRange(1), default=178_956_970, show_default=True, help="Refuse larger inputs.")
+@click.option("--overwrite", is_flag=True, help="Render again what is there already.")
+@click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write what was done there.")
+@_DEVICE
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@_reported
+def upscale(**options: Any) -> int:
+    """Render images (files, folders, patterns) at any size.
+
+    Under torchrun, or with RANK and WORLD_SIZE set, each process takes its share of the files.
+    """
+    from liif_core.cli.upscale import upscale
+
+    return upscale(say=click.echo, **options)
+
+
 @liif.command("import")
 @click.argument("published", metavar="IN.pth", type=_FILE)
 @click.argument("target", metavar="OUT.safetensors", type=_FILE)
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
+@_PLUGIN
 @_reported
 def import_(published: Path, target: Path, overwrite: bool) -> None:
     """Convert a published checkpoint to ours."""
@@ -108,13 +156,32 @@ def import_(published: Path, target: Path, overwrite: bool) -> None:
 
 
 @liif.command()
+@click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For tools.")
+@_PLUGIN
 @_reported
-def plugins(as_json: bool) -> None:
-    """List what the installed plugins offer, and which are broken."""
-    from liif_core.cli.inventory import plugins_json, plugins_text
+def plugins(name: str | None, as_json: bool) -> None:
+    """List what the installed plugins offer, and which are broken; or all about the component NAME."""
+    if name is not None:
+        from liif_core.cli.component import component_json, component_text
 
-    click.echo(plugins_json() if as_json else plugins_text())
+        click.echo(component_json(name) if as_json else component_text(name))
+    else:
+        from liif_core.cli.inventory import plugins_json, plugins_text
+
+        click.echo(plugins_json() if as_json else plugins_text())
+
+
+@liif.command("new-plugin")
+@click.argument("name")
+@click.option("--kind", required=True, metavar="K", help="encoder, features, sampling, conditioning or decoder.")
+@click.option("--into", type=_FILE, default=".", metavar="DIR", help="Where the folder NAME is made.  [default: here]")
+@_reported
+def new_plugin(name: str, kind: str, into: Path) -> None:
+    """Write a plugin that works, to start from: a folder NAME with a module, its tests and an experiment."""
+    from liif_core.cli.new_plugin import new_plugin
+
+    click.echo(new_plugin(name, kind, into))
 
 
 @liif.command()

@@ -1,4 +1,4 @@
-"""What is installed here: ``liif plugins`` and ``liif doctor``."""
+"""What is installed here: ``liif plugins`` and ``liif doctor``. Nothing here imports torch to list plugins."""
 
 import json
 import platform
@@ -8,24 +8,17 @@ from typing import Any
 
 import attrs
 
-from liif_core.experiment_file import plain
 from liif_core.plugins import discover
-from liif_core.registry import KINDS, Registry
+from liif_core.registry import KINDS, Component, Kind, Origin, Registry
 
 _PACKAGES = ("liif-core", "torch", "torchvision", "pillow", "numpy", "attrs", "cattrs", "pluggy", "safetensors")
 _EXTRAS = {"scikit-image": "samples", "matplotlib": "curves", "tensorboard": "tensorboard"}
 
 
 def inventory(registry: Registry) -> dict[str, Any]:
-    """Components with their options, and broken plugins with the reason, as plain data."""
+    """Components with their options, plugins that are not loaded with the reason, and remarks, as plain data."""
     components = [
-        {
-            "kind": kind,
-            "name": component.name,
-            "distribution": origin.distribution,
-            "version": origin.version,
-            "options": [_option(field) for field in attrs.fields(component.options)],
-        }
+        component_entry(kind, component, origin)
         for kind in KINDS
         for component, origin in sorted(registry.components[kind], key=lambda item: (item[0].name, str(item[1])))
     ]
@@ -34,7 +27,37 @@ def inventory(registry: Registry) -> dict[str, Any]:
         for importer, origin in registry.importers
     ]
     broken = [{**attrs.asdict(plugin.origin), "reason": plugin.reason} for plugin in registry.broken]
-    return {"components": components, "importers": importers, "broken": broken}
+    remarks = [*registry.remarks, *_shared_names(registry)]
+    return {"components": components, "importers": importers, "broken": broken, "remarks": remarks}
+
+
+def component_entry(kind: Kind, component: Component, origin: Origin) -> dict[str, Any]:
+    """One component, as plain data."""
+    return {
+        "kind": kind,
+        "name": component.name,
+        "distribution": origin.distribution,
+        "version": origin.version,
+        "options": [_option(field) for field in attrs.fields(component.options)],
+    }
+
+
+def option_line(option: dict[str, Any]) -> str:
+    """One option of a ``component_entry``."""
+    default = f"default {json.dumps(option['default'])}" if "default" in option else "required"
+    return f"{option['name']}: {option['type']}, {default}. {option['help']}"
+
+
+def _shared_names(registry: Registry) -> list[str]:
+    lines = []
+    for kind, offered in registry.components.items():
+        names = [component.name for component, _ in offered]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            try:
+                registry.find(kind, name)
+            except ValueError as error:
+                lines.append(f"{kind} {error}")
+    return lines
 
 
 def plugins_json() -> str:
@@ -82,12 +105,13 @@ def _plugin_lines(registry: Registry) -> list[str]:
         for item in (c for c in listed["components"] if c["kind"] == kind):
             lines.append(f"  {item['name']}  ({item['distribution']} {item['version']})")
             for option in item["options"]:
-                default = f"default {json.dumps(option['default'])}" if "default" in option else "required"
-                lines.append(f"      {option['name']}: {option['type']}, {default}. {option['help']}")
+                lines.append(f"      {option_line(option)}")
     lines.append("published checkpoints that can be imported:")
     lines += [f"  {item['part']} {item['name']}  ({item['distribution']} {item['version']})" for item in listed["importers"]]
     for plugin in listed["broken"]:
-        lines.append(f"broken: {plugin['plugin']}  ({plugin['distribution']} {plugin['version']}): {plugin['reason']}")
+        where = f"{plugin['plugin']}  ({plugin['distribution']} {plugin['version']})"
+        lines.append(f"not loaded: {where}: {plugin['reason']}")
+    lines += [f"note: {remark}" for remark in listed["remarks"]]
     return lines
 
 
@@ -95,8 +119,13 @@ def _option(field: attrs.Attribute) -> dict[str, Any]:
     kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
     described = {"name": field.name, "type": str(field.type) if kind == "tuple" else kind, "help": field.metadata["help"]}
     if field.default is not attrs.NOTHING:
-        described["default"] = plain(field.default) if field.default is not None else None
+        default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default
+        described["default"] = json.loads(json.dumps(default, default=_as_json))
     return described
+
+
+def _as_json(value: Any) -> Any:
+    return attrs.asdict(value) if attrs.has(type(value)) else str(value)
 
 
 def _version(name: str) -> str | None:

@@ -1,9 +1,11 @@
 """What the decoder is told besides the latent code: where the query lies from it, and how large its pixel is."""
 
 import torch
+from attrs import frozen
+from attrs.validators import gt, optional
 from torch import Tensor, nn
 
-from liif_core import Component, Query, Sites, hookimpl
+from liif_core import Component, Query, Sites, hookimpl, option
 
 
 class Coordinate(nn.Module):
@@ -15,18 +17,36 @@ class Coordinate(nn.Module):
         return sites.offset
 
 
+@frozen
+class CellOptions:
+    max_scale: float | None = option(
+        "The largest magnification to tell: cells below 1 / max_scale of a feature cell are told as that (LTE: 4).",
+        None,
+        check=optional(gt(0)),
+    )
+
+
 class Cell(nn.Module):
-    """The queried pixel's height and width, feature-cell units (cell decoding; LIIF, section 3)."""
+    """The queried pixel's height and width, feature-cell units (cell decoding; LIIF, section 3).
+
+    With ``max_scale``, an axis magnified s times is told cell * max(s / max_scale, 1), as published evaluations of LTE
+    and its successors tell it: s is 2 / cell there, so the cell is at least 2 / max_scale.
+    """
 
     channels = 2
 
+    def __init__(self, options: CellOptions):
+        super().__init__()
+        self.smallest = 0.0 if options.max_scale is None else 2 / options.max_scale
+
     def forward(self, query: Query, sites: Sites, grid: tuple[int, int]) -> Tensor:
-        return (query.cell * torch.tensor(grid, device=query.cell.device)).unsqueeze(0)
+        cell = query.cell * torch.tensor(grid, device=query.cell.device)
+        return cell.clamp(min=self.smallest).unsqueeze(0)
 
 
 @hookimpl
 def liif_conditionings():
     return [
         Component("coordinate", lambda options: Coordinate()),
-        Component("cell", lambda options: Cell()),
+        Component("cell", Cell, CellOptions),
     ]

@@ -65,6 +65,25 @@ def test_an_unknown_name(filled, use, part):
     assert part in str(refused.value)
 
 
+def test_a_name_that_tells_its_distribution_tells_what_to_install(filled):
+    with pytest.raises(ValueError) as refused:
+        filled.find("encoder", "liif-new:new")
+    message = str(refused.value)
+    assert message.startswith("no encoder is named 'liif-new:new'; no plugin of the distribution 'liif-new' is installed: ")
+    assert "pip install liif-new (or from its folder, as pip install plugins/liif-new does" in message
+    assert message.endswith("; installed: edsr, one:shared, two:shared")
+
+
+def test_a_distribution_that_is_there_need_not_be_installed(filled):
+    """Whether it offers another name, an importer only, or is broken."""
+    registry = filled.with_plugin(Origin("c = c", "three", "3"), {}, [Importer("encoder", "x", dict)])
+    registry = registry.with_broken(Origin("d = d", "four", "4"), "ImportError")
+    for use in ("one:new", "three:new", "four:new"):
+        with pytest.raises(ValueError) as refused:
+            registry.find("encoder", use)
+        assert "pip install" not in str(refused.value)
+
+
 def test_nothing_installed():
     with pytest.raises(ValueError, match="no encoder is named 'edsr'; installed: none"):
         Registry().find("encoder", "edsr")
