@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tomllib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,23 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from liif_core import files
 from liif_core.errors import UserError
-from liif_core.experiment_file import model_from_table, to_toml
+from liif_core.experiment import ModelSpec
+from liif_core.experiment_file import model_from_table, plugins_of, to_toml
 from liif_core.model import ContinuousModel, build_model
 from liif_core.plugins import discover
 from liif_core.registry import Registry
 
 FORMAT = "liif-core checkpoint"
 FORMAT_VERSION = 1
+
+
+class OtherVersion(UserWarning):
+    """A checkpoint was saved with other plugins than those that are about to read it."""
 
 
 @frozen(eq=False)
@@ -80,8 +86,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> ContinuousMode
 
 
 def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> ContinuousModel:
-    """The model of a checkpoint, on the CPU. Raises UserError where its weights do not fit its model table."""
-    model = build_model(model_from_table(checkpoint.experiment["model"], registry, where))
+    """The model of a checkpoint, on the CPU. Raises UserError where its weights do not fit its model table.
+
+    Warns (OtherVersion) where a plugin has another version than it was saved with.
+    """
+    spec = _spec_of(checkpoint, registry, where)
+    model = build_model(spec)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
     problems = [f"{where}: no weights for {name}" for name in sorted(expected.keys() - found.keys())]
@@ -96,6 +106,33 @@ def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> Continuo
         raise UserError(*problems[:5], *rest)
     model.load_state_dict(checkpoint.state)
     return model
+
+
+def _spec_of(checkpoint: Checkpoint, registry: Registry, where: str) -> ModelSpec:
+    saved = dict(sorted(checkpoint.plugins.items()))
+    try:
+        spec = model_from_table(checkpoint.experiment["model"], _preferring(registry, saved), where)
+    except UserError as error:
+        here = {origin.distribution for offered in registry.components.values() for _, origin in offered}
+        gone = [f"{name} {version}" for name, version in saved.items() if name not in here]
+        lines = [f"{where}: saved with {name}, which has no working plugin here: install it" for name in gone]
+        raise UserError(*error.problems, *lines) from None
+    used = plugins_of(spec)
+    for name, version in saved.items():
+        if used.get(name) != version:
+            now = used.get(name) or ", ".join(f"{other} {used[other]}" for other in sorted(used))
+            warnings.warn(f"{where}: saved with {name} {version}, and read with {now}", OtherVersion, stacklevel=3)
+    return spec
+
+
+def _preferring(registry: Registry, distributions: Mapping[str, str]) -> Registry:
+    """Where several distributions offer a name, only those that the checkpoint was saved with."""
+
+    def kept(offered: tuple) -> tuple:
+        saved = {component.name for component, origin in offered if origin.distribution in distributions}
+        return tuple((c, o) for c, o in offered if o.distribution in distributions or c.name not in saved)
+
+    return evolve(registry, components={kind: kept(offered) for kind, offered in registry.components.items()})
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:

@@ -97,6 +97,12 @@ def model_from_table(table: Mapping[str, Any], registry: Registry, where: str) -
     return structure(ModelSpec, dict(table), registry, where, prefix="model")
 
 
+def plugins_of(model: ModelSpec) -> dict[str, str]:
+    """The distributions that a model's components come from, with their versions."""
+    chosen = [model.encoder, model.features, model.sampling, *model.conditioning, model.decoder]
+    return {choice.origin.distribution: choice.origin.version for choice in chosen}
+
+
 def plain(value: Any) -> Any:
     """An experiment, or a part of one, as TOML has it: tables, arrays, strings, numbers. Unset values are left out."""
     if isinstance(value, Choice):
@@ -146,7 +152,9 @@ def resolved_toml(resolved: Resolved) -> str:
     by_origin: dict[str, list[str]] = {}
     for key, origin in sorted(resolved.origins.items()):
         by_origin.setdefault(origin, []).append(key)
+    made = ", ".join(f"{name} {version}" for name, version in sorted(plugins_of(resolved.experiment.model).items()))
     head = ["# A resolved experiment, written by liif-run. What is listed nowhere below is a default."]
+    head += [f"# plugins: {made}"]
     head += [f"# from {origin}: {', '.join(keys)}" for origin, keys in by_origin.items()]
     try:
         return "\n".join(map(one_line, head)) + "\n\n" + to_toml(plain(resolved.experiment))

@@ -4,6 +4,7 @@ Trainer, evaluator and renderer see only ``ContinuousModel.encode`` and ``Contin
 encoder, features, sampling, conditioning and decoder is one implementation of that pair.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -16,12 +17,13 @@ from liif_core.errors import UserError
 from liif_core.experiment import ModelSpec
 from liif_core.geometry import Size, mirrored, region_axes, windows
 from liif_core.protocols import (
-    Conditioning, Decoder, Encoder, Features, LatentField, Maps, Query, Sampling, as_rows, blend, gather,
+    Conditioning, Decoder, Encoder, Features, LatentField, Maps, Query, Sampling, Sites, as_rows, blend, gather,
 )  # fmt: skip
 from liif_core.registry import Choice
 
-CACHE = 4 << 20  # bytes gathered at once on a CPU: about what its caches hold (benchmarks/README.md)
-DEVICE_WINDOW = 1 << 18  # queries decoded at once elsewhere
+CACHE = 2 << 20  # bytes gathered for a block of queries on a CPU: about what its caches hold (benchmarks/README.md)
+WINDOW = 1 << 15  # queries in a window on a CPU: what is not decoding is done for all of its blocks at once
+DEVICE_WINDOW = 1 << 18  # queries in a window elsewhere
 
 
 @frozen
@@ -53,10 +55,6 @@ class ContinuousImage(ABC):
     def held_bytes(self) -> int:
         """Of memory: the codes, and what was prepared of them."""
 
-    @abstractmethod
-    def window(self, cell: Tensor) -> int:
-        """How many queries of this cell (2,) are best decoded at once."""
-
     def render(
         self, size: Size, region: tuple[float, float, float, float] | None = None, clamp: bool = False
     ) -> Tensor:
@@ -73,11 +71,11 @@ class ContinuousImage(ABC):
     def render_grid(self, rows: Tensor, columns: Tensor, cell: Tensor, window: int | None = None) -> Tensor:
         """Colours (B, channels, H, W) of a pixel grid: ``rows`` (H,), ``columns`` (W,), one ``cell`` (2,).
 
-        ``window``: how many queries are decoded at once; all of them, whatever it says, where they are not pointwise.
+        ``window``: how many queries are asked for at once; all of them, whatever it says, where they are not pointwise.
         """
         rows, columns, cell = (t.to(self.device) for t in (rows, columns, cell))
         size = len(rows), len(columns)
-        limit = window or self.window(cell)
+        limit = window or (WINDOW if self.device.type == "cpu" else DEVICE_WINDOW)
         output = None
         for down, across in windows(size, limit if self.pointwise else size[0] * size[1]):
             colours = self.query(Query.grid(rows[down], columns[across], cell)).permute(0, 3, 1, 2)
@@ -191,8 +189,8 @@ class ComposedImage(ContinuousImage):
         told = (condition(query, sites, self.size) for condition in model.conditioning)
         conditions = dict(zip(model.told, told))
         if tuple(self.signal.shape[-2:]) != self.size:  # a part
-            sites = evolve(sites, index=self._own(sites.index // self.size[1], sites.index % self.size[1]))
-        colours = model.decoder.decode(self.maps(query.cell), sites, conditions).float()
+            sites = evolve(sites, index=self._own_index(sites.index))
+        colours = self._decoded(self.maps(query.cell), sites, conditions, query.shape).float()
         if model.residual != "none":
             colours = colours + self._sampled(query)
         return colours * 0.5 + 0.5
@@ -201,11 +199,24 @@ class ComposedImage(ContinuousImage):
         prepared = self._prepared[1].values() if self._prepared else ()
         return sum(tensor.nbytes for tensor in (self.signal, self.field.features, *prepared))
 
-    def window(self, cell: Tensor) -> int:
-        if self.device.type != "cpu":
-            return DEVICE_WINDOW
-        gathered = sum(values.shape[-1] for values in self.maps(cell.reshape(1, 1, 1, 2)).values())
-        return max(256, CACHE // (4 * max(1, gathered) * self.model.sampling.neighbours))
+    def _block(self, maps: Maps) -> int:
+        """How many queries to decode at once on a CPU."""
+        gathered = sum(values.shape[-1] for values in maps.values())
+        return max(128, CACHE // (4 * gathered * self.model.sampling.neighbours)) if gathered else WINDOW
+
+    def _decoded(self, maps: Maps, sites: Sites, conditions: dict[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Colours (B, *Q, channels) in [-1, 1] space: on a CPU in blocks that its caches hold, where queries allow."""
+        decode, block, count = self.model.decoder.decode, self._block(maps), math.prod(shape)
+        if self.device.type != "cpu" or not self.pointwise or torch.is_grad_enabled() or count <= block:
+            return decode(maps, sites, conditions)
+        sites = Sites(_flat(sites.index, shape), _flat(sites.offset, shape), _flat(sites.weight, shape))
+        conditions = {name: _flat(values, shape) for name, values in conditions.items()}
+        colours = []
+        for first in range(0, count, block):
+            part = slice(first, first + block)
+            own = Sites(sites.index[:, :, part], sites.offset[:, :, part], sites.weight[:, :, part])
+            colours.append(decode(maps, own, {name: values[:, :, part] for name, values in conditions.items()}))
+        return torch.cat(colours, dim=1).unflatten(1, shape)
 
     def maps(self, cell: Tensor) -> Maps:
         """What the decoder prepares: once per image, or once per image and cell if it is scale dependent."""
@@ -224,9 +235,11 @@ class ComposedImage(ContinuousImage):
             raise ValueError(f"coord: expected ({batch}, N, 2), got {tuple(where.shape)}")
         return Query.points(where.to(self.device), cell.to(self.device))
 
-    def _own(self, row: Tensor, column: Tensor) -> Tensor:
-        """The index, in what was encoded here, of pixels of the whole image."""
-        return (row - self.part.top) * self.signal.shape[-1] + column - self.part.left
+    def _own_index(self, index: Tensor) -> Tensor:
+        """Indices of pixels of the whole image, as indices of what was encoded here."""
+        width, own = self.size[1], self.signal.shape[-1]
+        skipped = self.part.top * own + self.part.left
+        return index - (index // width * (width - own) + skipped if own != width else skipped)
 
     def _sampled(self, query: Query) -> Tensor:
         """The normalised LR image, sampled at the query's coordinates: (B, *Q, channels)."""
@@ -236,9 +249,15 @@ class ComposedImage(ContinuousImage):
             places = query.axes[0].view(1, -1, 1), query.axes[1].view(1, 1, -1)
         pick = _nearest if self.model.residual == "nearest" else _linear
         (row, row_weight), (column, column_weight) = (pick(place, side) for place, side in zip(places, self.size))
-        index = self._own(row.unsqueeze(1), column.unsqueeze(0)).flatten(0, 1)
+        index = self._own_index((row.unsqueeze(1) * self.size[1] + column.unsqueeze(0)).flatten(0, 1))
         weight = (row_weight.unsqueeze(1) * column_weight.unsqueeze(0)).flatten(0, 1)
         return blend(gather(as_rows(self.signal), index), weight)
+
+
+def _flat(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(K, B or 1, *Q, ...), or broadcastable to it, as (K, B or 1, N, ...) for N = prod(Q)."""
+    rest = values.shape[2 + len(shape) :]
+    return values.expand(*values.shape[:2], *shape, *rest).reshape(*values.shape[:2], -1, *rest)
 
 
 def _pixel(place: Tensor, count: int) -> Tensor:

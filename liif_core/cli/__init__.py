@@ -1,6 +1,7 @@
 """The command line. Commands import what they need when they run, so that ``--help`` is quick."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
@@ -24,7 +25,8 @@ def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
         from liif_core.errors import Interrupted, UserError
 
         try:
-            with _trying(tried):
+            with warnings.catch_warnings(), _trying(tried):
+                warnings.showwarning = _show_warning(warnings.showwarning)
                 sys.exit(command(*args, **kwargs) or DONE)
         except UserError as error:
             for problem in error.problems:
@@ -35,6 +37,18 @@ def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(INTERRUPTED)
 
     return wrapper
+
+
+def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Our own warnings are messages, a line each; others are shown as ever."""
+
+    def show(message: Warning, category: type[Warning], *place: Any) -> None:
+        if category.__module__.startswith("liif_core."):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            otherwise(message, category, *place)
+
+    return show
 
 
 def _trying(plugins: tuple[str, ...]) -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 
 from liif_core import files, report
 from liif_core.checkpoint import load_checkpoint, tensors_sha256
@@ -196,18 +196,22 @@ def _count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _counter() -> FlopCounterMode:
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop})  # it knows no addmm_
+
+
 def _described(model: ComposedModel) -> str:
     """Parameters of each part, and multiply-adds per LR pixel and per output pixel, counted on a small image."""
     parts = {"encoder": model.encoder, "features": model.features, "sampling": model.sampling, "conditioning": model.conditioning, "decoder": model.decoder}
     lines = [f"parameters: {_count(model):,} ({', '.join(f'{name} {_count(part):,}' for name, part in parts.items() if _count(part))})"]
     side, scale = 16, 4
     image = torch.rand(1, model.channels, side, side)
-    with torch.inference_mode(), FlopCounterMode(display=False) as encoding:
+    with _counter() as encoding:
         picture = model.eval().encode(image)
         cell = torch.full((1, 1, 1, 2), 2 / (side * scale))
         picture.maps(cell)
     axis = torch.linspace(-0.9, 0.9, side * scale)
-    with torch.inference_mode(), FlopCounterMode(display=False) as decoding:
+    with _counter() as decoding:
         picture.query(Query.grid(axis, axis, torch.tensor([2 / (side * scale)] * 2)))
     per_code = encoding.get_total_flops() / 2 / side**2
     per_pixel = decoding.get_total_flops() / 2 / (side * scale) ** 2

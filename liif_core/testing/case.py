@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Case(ABC):
     """A component to check. ``options`` are an object of its options class, a table as in TOML, or the defaults."""
 
     kind: ClassVar[Kind]
-    promised: ClassVar[Mapping[str, tuple[int, bool]]] = {}  # attributes: whole numbers from which, and whether None may be
+    promised: ClassVar[Mapping[str, tuple[int, bool]]] = {}  # attribute -> its lowest number, and whether it may be None
     differentiable: ClassVar[tuple[str, ...]] = ()  # inputs that gradients must reach, for the parts before to learn
 
     def __init__(self, component: Component | str, options: Any = None):
@@ -51,14 +51,8 @@ class Case(ABC):
         """The keywords of ``Component.build`` for this kind."""
         return {}
 
-    def with_options(self, options: Any) -> Self:
-        """The same case, with other options."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, given=options)
-        return other
-
     def build(self, seed: int = 0) -> nn.Module:
-        """The module, in evaluation mode on the CPU. Parameters that begin as zeros do not: they would hide the rest."""
+        """The module, in evaluation mode on the CPU. Parameters that would begin as zeros, and hide the rest, do not."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self.component.build(self.options, **self.sizes)

@@ -1,7 +1,6 @@
 """Checks of options, and those that are the same for every kind."""
 
 import tomllib
-from typing import Any
 
 import attrs
 import torch
@@ -41,7 +40,7 @@ def options_defaults(case: Case) -> None:
     required = [f.name for f in attrs.fields(case.component.options) if f.default is attrs.NOTHING]
     if required:
         fail(f"no default for {', '.join(required)}")
-    case.with_options(None).build()
+    case.component.build(case.component.options(), **case.sizes)
 
 
 def options_toml(case: Case) -> None:
@@ -185,20 +184,22 @@ def state_dict(case: Case) -> None:
 
 def cuda(case: Case) -> None:
     """On a CUDA device the same result as on the CPU, to what its convolutions are exact to."""
-    module, inputs = case.build(), case.inputs()
+    device, inputs = _gpu(), case.inputs()
+    module = case.build()
     with torch.no_grad():
         expected = case.outputs(module, inputs)
-        found = case.outputs(module.to(_gpu()), _on_gpu(inputs))
+        found = case.outputs(module.to(device), _moved(inputs, device))
     expect_same("on the GPU", found, expected, tolerance=1e-2)
 
 
 def bf16(case: Case) -> None:
     """Under autocast to bfloat16 on a CUDA device, the same result to a few digits."""
-    module, inputs = case.build(), case.inputs()
+    device, inputs = _gpu(), case.inputs()
+    module = case.build()
     with torch.no_grad():
         expected = case.outputs(module, inputs)
-        with torch.autocast("cuda", torch.bfloat16):
-            found = case.outputs(module.to(_gpu()), _on_gpu(inputs))
+        with torch.autocast(device.type, torch.bfloat16):
+            found = case.outputs(module.to(device), _moved(inputs, device))
     expect_same("in bfloat16", found, expected, tolerance=0.1)
 
 
@@ -208,8 +209,8 @@ def _gpu() -> torch.device:
     return torch.device("cuda")
 
 
-def _on_gpu(inputs: Tensors) -> dict[str, Any]:
-    return {name: value.to(_gpu()) for name, value in inputs.items()}
+def _moved(inputs: Tensors, device: torch.device) -> Tensors:
+    return {name: value.to(device) for name, value in inputs.items()}
 
 
 COMMON: tuple[Check, ...] = (

@@ -18,14 +18,14 @@ class RDNOptions:
     """The defaults are the paper's RDN; blocks, layers and growth each replace what the configuration says."""
 
     configuration: Literal["A", "B"] = option("The paper's A (20 blocks, 6 layers, growth 32) or B (16, 8, 64).", "B")
-    blocks: int | None = option("Residual dense blocks, where they are not the configuration's.", None, check=optional(ge(1)))
-    layers: int | None = option("Layers of each block, where not the configuration's.", None, check=optional(ge(1)))
-    growth: int | None = option("Channels that each layer adds, where not the configuration's.", None, check=optional(ge(1)))
+    blocks: int | None = option("Residual dense blocks, if not the configuration's.", None, check=optional(ge(1)))
+    layers: int | None = option("Layers of each block, if not the configuration's.", None, check=optional(ge(1)))
+    growth: int | None = option("Channels that each layer adds, if not the configuration's.", None, check=optional(ge(1)))
     channels: int = option("Channels between the blocks, and of the output.", 64, check=ge(1))
 
 
 class DenseBlock(nn.Module):
-    """Every layer sees the block's input and all layers before it; a 1x1 convolution of them all is added to the input."""
+    """Every layer sees the block's input and all layers before it; a 1x1 convolution of them all is added to that."""
 
     def __init__(self, channels: int, layers: int, growth: int):
         super().__init__()

@@ -12,8 +12,8 @@ from liif_core import Component, Importer, hookimpl, option
 class EDSROptions:
     """The defaults are EDSR-baseline; the full EDSR has 32 blocks, 256 channels and residual_scale 0.1."""
 
-    blocks: int = option("Residual blocks.", 16, check=ge(1))
-    channels: int = option("Channels of every layer, and of the output.", 64, check=ge(1))
+    blocks: int = option("Residual blocks.", 16, check=ge(1), quick=2)
+    channels: int = option("Channels of every layer, and of the output.", 64, check=ge(1), quick=16)
     residual_scale: float = option("What each block's output is multiplied by before it is added.", 1.0, check=gt(0))
 
 

@@ -47,7 +47,7 @@ def assert_equal(found, expected, atol=1e-6):
 def test_windows_do_not_show(registry, image, monkeypatch, limit, ensemble, residual):
     picture = small_model(registry, ensemble=ensemble, residual=residual).encode(image)
     whole = picture.render((11, 13))
-    monkeypatch.setattr(model_module.ComposedImage, "window", lambda self, cell: limit)
+    monkeypatch.setattr(model_module, "WINDOW", limit)
     assert_equal(picture.render((11, 13)), whole)
 
 
@@ -241,7 +241,7 @@ def flat(extended, **flags):
 
 
 def test_prepare_is_called_once_an_image(extended, image, monkeypatch):
-    monkeypatch.setattr(model_module.ComposedImage, "window", lambda self, cell: 10)
+    monkeypatch.setattr(model_module, "WINDOW", 10)
     decoder, model = flat(extended)
     picture = model.encode(image)
     for size in [(8, 9), (20, 4)]:
@@ -253,7 +253,7 @@ def test_prepare_is_called_once_an_image(extended, image, monkeypatch):
 
 
 def test_prepare_is_called_once_a_cell_if_it_looks_at_it(extended, image, monkeypatch):
-    monkeypatch.setattr(model_module.ComposedImage, "window", lambda self, cell: 10)
+    monkeypatch.setattr(model_module, "WINDOW", 10)
     decoder, model = flat(extended, scale_dependent=True)
     picture = model.encode(image)
     for size in [(8, 9), (8, 9), (20, 4)]:
@@ -264,7 +264,7 @@ def test_prepare_is_called_once_a_cell_if_it_looks_at_it(extended, image, monkey
 
 
 def test_not_pointwise_is_asked_for_at_once(extended, image, monkeypatch):
-    monkeypatch.setattr(model_module.ComposedImage, "window", lambda self, cell: 10)
+    monkeypatch.setattr(model_module, "WINDOW", 10)
     decoder, model = flat(extended, pointwise=False)
     model.encode(image).render((8, 9))
     assert [shape for shape, _ in decoder.decoded] == [(8, 9)]

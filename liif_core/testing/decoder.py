@@ -1,0 +1,192 @@
+"""What the framework relies on in a decoder: codes and conditions -> colours."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from liif_core.protocols import Maps, Query, Sites
+from liif_core.registry import Component
+from liif_core.testing import common
+from liif_core.testing.case import Case, Check, Tensors, expect_same, expect_shape, fail, random
+from liif_core.testing.plain import PlainField, plain_condition, plain_sites
+from liif_core.testing.radius import expect_radius
+
+GRID = (5, 7)
+
+
+class DecoderCase(Case):
+    """A decoder, between plain features, a sampling of ``neighbours`` codes and ``conditions``: name -> width.
+
+    "coordinate" and "cell", two wide, are told as the names say; any other, some function of the offset.
+    """
+
+    kind = "decoder"
+    promised = {"radius": (0, False)}
+    differentiable = ("features",)
+
+    def __init__(
+        self,
+        component: Component | str,
+        options: Any = None,
+        in_channels: int = 6,
+        out_channels: int = 3,
+        neighbours: int = 4,
+        conditions: Mapping[str, int] = {"coordinate": 2, "cell": 2},
+    ):
+        super().__init__(component, options)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.neighbours = neighbours
+        self.conditions = dict(conditions)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "neighbours": self.neighbours,
+            "conditions": dict(self.conditions),
+        }
+
+    def inputs(self, batch: int = 2, seed: int = 0) -> Tensors:
+        return {
+            "features": random(batch, self.in_channels, *GRID, seed=seed),
+            "coord": random(batch, 23, 2, seed=seed + 10),
+            "cell": random(batch, 23, 2, seed=seed + 20, low=0.05, high=0.5),
+        }
+
+    def outputs(self, module: nn.Module, inputs: Tensors) -> Tensors:
+        cell = inputs["cell"][:, :1] if module.scale_dependent else inputs["cell"]  # one for the whole image
+        return {"colours": self.colours(module, inputs["features"], Query.points(inputs["coord"], cell))}
+
+    def extremes(self) -> list[tuple[str, Tensors]]:
+        axis = torch.tensor([-1.5, -1, -0.5, 0, 0.9, 1])
+        coord = torch.cartesian_prod(axis, axis)[None]
+        found = []
+        for height, width in ((1, 1), (1, 3), GRID):
+            for size in (1e-6, 0.1, 2.0):
+                for value in (-10.0, 0.0, 10.0):
+                    words = f"{height} x {width} codes of {value:g} and a cell of {size:g}"
+                    features = torch.full((1, self.in_channels, height, width), value)
+                    found.append((words, {"features": features, "coord": coord, "cell": torch.full_like(coord, size)}))
+        return found
+
+    def colours(self, module: nn.Module, features: Tensor, query: Query) -> Tensor:
+        return self.decoded(module, self.maps(module, features, query.cell), query, tuple(features.shape[-2:]))
+
+    def maps(self, module: nn.Module, features: Tensor, cell: Tensor) -> Maps:
+        return module.prepare(PlainField(features), cell)
+
+    def decoded(self, module: nn.Module, maps: Maps, query: Query, grid: tuple[int, int]) -> Tensor:
+        sites = plain_sites(query, grid, self.neighbours)
+        return module.decode(maps, sites, self.told(query, sites, grid))
+
+    def told(self, query: Query, sites: Sites, grid: tuple[int, int]) -> dict[str, Tensor]:
+        return {name: plain_condition(name, width, query, sites, grid) for name, width in self.conditions.items()}
+
+
+def contract(case: DecoderCase) -> None:
+    """The module has what its contract declares, and needs no condition that is not given."""
+    module = case.build()
+    for name in ("pointwise", "scale_dependent"):
+        if not isinstance(getattr(module, name, None), bool):
+            fail(f"{name} is {getattr(module, name, 'missing')!r}; expected True or False")
+    for name in ("prepare", "decode"):
+        if not callable(getattr(module, name, None)):
+            fail(f"no method {name!r}")
+    needs = getattr(module, "needs", None)
+    if not isinstance(needs, frozenset) or not all(isinstance(name, str) for name in needs):
+        fail(f"needs is {needs!r}; expected a frozenset of names")
+    missing = sorted(needs - case.conditions.keys())
+    if missing:
+        fail(f"needs {missing[0]!r}; check it with conditions = {{{missing[0]!r}: <width>, ...}}")
+    common.contract(case)
+
+
+def _window() -> Query:
+    return Query.grid(torch.linspace(-0.9, 0.95, 4), torch.linspace(-0.8, 1, 6), torch.tensor([0.2, 0.3]))
+
+
+def shape(case: DecoderCase) -> None:
+    """Colours are (B, *Q, out_channels), for scattered points and for a window of a pixel grid, grey or in colour."""
+    inputs = case.inputs()
+    points = Query.points(inputs["coord"], inputs["cell"][:, :1])
+    for channels in sorted({1, 3, case.out_channels}):
+        other = DecoderCase(case.component, case.given, case.in_channels, channels, case.neighbours, case.conditions)
+        module = other.build()
+        for words, query in (("points", points), ("a window", _window())):
+            with torch.no_grad():
+                colours = other.colours(module, inputs["features"], query)
+            expect_shape(f"colours of {words}", colours, len(inputs["features"]), *query.shape, channels)
+
+
+def window(case: DecoderCase) -> None:
+    """A window of a pixel grid has the colours of its pixels, asked for as scattered points in the same call."""
+    module, features, query = case.build(), case.inputs()["features"], _window()
+    points = Query.points(query.coord.flatten(1, 2), query.cell.flatten(1, 2))
+    with torch.no_grad():
+        together = case.colours(module, features, query).flatten(1, 2)
+        expect_same("a window", {"colours": together}, {"colours": case.colours(module, features, points)})
+
+
+def pointwise(case: DecoderCase) -> None:
+    """Where ``pointwise`` is declared, a query's colour does not depend on the others asked for at once."""
+    module = case.build()
+    if not module.pointwise:
+        return
+    features, query = case.inputs()["features"], _window()
+    rows, columns = query.axes
+    with torch.no_grad():
+        maps = case.maps(module, features, query.cell)
+        whole = case.decoded(module, maps, query, GRID)
+        for down in (slice(0, 1), slice(1, 4)):
+            for across in (slice(0, 1), slice(1, 4), slice(4, 6)):
+                part = Query.grid(rows[down], columns[across], query.cell.flatten())
+                colours = case.decoded(module, maps, part, GRID)
+                words = f"a window of {len(rows[down])} x {len(columns[across])} of the queries"
+                expect_same(words, {"colours": colours}, {"colours": whole[:, down, across]})
+
+
+def prepare(case: DecoderCase) -> None:
+    """What is prepared does not depend on the query's cell, unless ``scale_dependent`` is declared."""
+    module, features = case.build(), case.inputs()["features"]
+    if not module.scale_dependent:
+        with torch.no_grad():
+            one, other = (dict(case.maps(module, features, torch.full((1, 1, 2), size))) for size in (0.1, 0.7))
+        expect_same("maps prepared for another cell", other, one, tolerance=1e-6)
+
+
+def stateless(case: DecoderCase) -> None:
+    """All that ``decode`` knows of the image is in its maps: two images can be asked in turns."""
+    module, query = case.build(), _window()
+    first, second = (case.inputs(seed=seed)["features"] for seed in (0, 1))
+    with torch.no_grad():
+        maps = case.maps(module, first, query.cell)
+        expected = case.decoded(module, maps, query, GRID)
+        case.maps(module, second, query.cell)
+        expect_same("after another image", {"colours": case.decoded(module, maps, query, GRID)}, {"colours": expected})
+
+
+def radius(case: DecoderCase) -> None:
+    """What lies further from a query's codes than ``radius`` changes nothing of its colour (where it is pointwise)."""
+    module = case.build()
+    if not module.pointwise:
+        return
+
+    def colour_of_each_code(features: Tensor) -> Tensor:
+        grid = features.shape[-2:]
+        index = torch.arange(grid[0] * grid[1]).view(1, 1, *grid).expand(case.neighbours, 1, *grid)
+        offset = torch.full((*index.shape, 2), 0.3, dtype=features.dtype)
+        sites = Sites(index, offset, torch.full(index.shape, 1 / case.neighbours, dtype=features.dtype))
+        query = Query.points(torch.zeros(1, *grid, 2), torch.tensor([0.2, 0.3]))
+        told = {name: value.to(features.dtype) for name, value in case.told(query, sites, GRID).items()}
+        return module.decode(case.maps(module, features, query.cell), sites, told).permute(0, 3, 1, 2)
+
+    expect_radius(module, colour_of_each_code, case.in_channels, module.radius)
+
+
+CHECKS: tuple[Check, ...] = (
+    *common.OPTIONS, contract, shape, window, pointwise, prepare, stateless, radius, *common.COMMON,
+)  # fmt: skip
