@@ -50,6 +50,7 @@ def place(tmp_path, monkeypatch, checkpoint):
     shutil.copy(checkpoint, tmp_path / "best.safetensors")
     tiny.photographs(tmp_path, count=1)
     (tmp_path / "picture-0.png").rename(tmp_path / "photo.png")
+    tiny.photographs(tmp_path / "photos", count=2)
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     monkeypatch.chdir(tmp_path)
     return tmp_path

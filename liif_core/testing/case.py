@@ -32,7 +32,7 @@ class Case(ABC):
     """A component to check. ``options`` are an object of its options class, a table as in TOML, or the defaults."""
 
     kind: ClassVar[Kind]
-    promised: ClassVar[Mapping[str, tuple[int, bool]]] = {}  # attribute -> its lowest number, and whether it may be None
+    promised: ClassVar[Mapping[str, tuple[int, bool]]] = {}  # attribute -> its lowest number, whether it may be None
     differentiable: ClassVar[tuple[str, ...]] = ()  # inputs that gradients must reach, for the parts before to learn
 
     def __init__(self, component: Component | str, options: Any = None):
@@ -52,7 +52,7 @@ class Case(ABC):
         return {}
 
     def build(self, seed: int = 0) -> nn.Module:
-        """The module, in evaluation mode on the CPU. Parameters that would begin as zeros, and hide the rest, do not."""
+        """The module, in evaluation mode on the CPU. Parameters that begin as zeros would hide the rest: not here."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = self.component.build(self.options, **self.sizes)

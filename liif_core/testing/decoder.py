@@ -150,11 +150,17 @@ def pointwise(case: DecoderCase) -> None:
 
 
 def prepare(case: DecoderCase) -> None:
-    """What is prepared does not depend on the query's cell, unless ``scale_dependent`` is declared."""
+    """Maps are named tensors, (B, ..., width); another cell changes them only if ``scale_dependent`` is declared."""
     module, features = case.build(), case.inputs()["features"]
+    with torch.no_grad():
+        one, other = (case.maps(module, features, torch.full((1, 1, 2), size)) for size in (0.1, 0.7))
+    for maps in (one, other):
+        if not isinstance(maps, Mapping):
+            fail(f"prepare returned {type(maps).__name__}; expected a mapping of names to tensors")
+        for name, values in maps.items():
+            if not isinstance(values, Tensor) or values.ndim < 2:
+                fail(f"map {name!r} is {type(values).__name__}; expected a tensor (B, ..., width)")
     if not module.scale_dependent:
-        with torch.no_grad():
-            one, other = (dict(case.maps(module, features, torch.full((1, 1, 2), size))) for size in (0.1, 0.7))
         expect_same("maps prepared for another cell", other, one, tolerance=1e-6)
 
 

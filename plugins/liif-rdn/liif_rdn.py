@@ -20,7 +20,7 @@ class RDNOptions:
     configuration: Literal["A", "B"] = option("The paper's A (20 blocks, 6 layers, growth 32) or B (16, 8, 64).", "B")
     blocks: int | None = option("Residual dense blocks, if not the configuration's.", None, check=optional(ge(1)))
     layers: int | None = option("Layers of each block, if not the configuration's.", None, check=optional(ge(1)))
-    growth: int | None = option("Channels that each layer adds, if not the configuration's.", None, check=optional(ge(1)))
+    growth: int | None = option("Channels each layer adds, if not the configuration's.", None, check=optional(ge(1)))
     channels: int = option("Channels between the blocks, and of the output.", 64, check=ge(1))
 
 
