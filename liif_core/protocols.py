@@ -88,7 +88,7 @@ class LatentField(ABC):
         return F.conv2d(self.dense(), weight[:, :, None, None], bias)
 
 
-Maps = Mapping[str, Tensor]  # what a decoder prepared; only that decoder looks inside
+Maps = Mapping[str, Tensor]  # what a decoder prepared: tensors (B, ..., width); only that decoder looks inside
 
 
 @runtime_checkable

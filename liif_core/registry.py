@@ -146,8 +146,8 @@ class Registry:
         known = self.names(kind)
         message = f"no {kind} is named {use!r}{did_you_mean(use, known)}"
         if owner and owner not in self._distributions():
-            folder = f"or from its folder, as pip install plugins/{owner} does in a clone of liif-core"
-            message += f"; no plugin of the distribution {owner!r} is installed: pip install {owner} ({folder})"
+            example = f"in a clone of liif-core that has it, pip install plugins/{owner}"
+            message += f"; no plugin of the distribution {owner!r} is installed: install it from its authors ({example})"
         message += f"; installed: {', '.join(known) or 'none'}"
         for plugin in self.broken:
             message += f"; plugin {plugin.origin.plugin} of {plugin.origin} could not be loaded: {plugin.reason}"

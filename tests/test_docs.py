@@ -75,7 +75,9 @@ def installed_plugin(place, monkeypatch):
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_runs(code, place):
+def test_python_runs(code, place, request):
+    if "from my_encoder" in code:
+        request.getfixturevalue("installed_plugin")
     names = {"__name__": "example"}
     exec(compile(code, "document", "exec"), names)
     if "model" in names:

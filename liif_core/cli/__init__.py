@@ -144,6 +144,7 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
 @click.option("--overwrite", is_flag=True, help="Render again what is there already.")
 @click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write what was done there.")
 @_DEVICE
+@_PLUGIN
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @_reported
 def upscale(**options: Any) -> int:

@@ -13,6 +13,7 @@ from string import Template
 
 from liif_core.cli import templates
 from liif_core.cli.examples import as_toml, example
+from liif_core.cli.template_modules import MODULES
 from liif_core.errors import UserError, did_you_mean
 from liif_core.hookspecs import API_VERSION
 from liif_core.plugin_sources import OWN
@@ -62,7 +63,8 @@ def _problems(name: str, kind: str, into: Path, registry: Registry) -> list[str]
     if kind not in KINDS:
         problems.append(f"--kind {kind}: expected one of {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", _component(name)) or len(name) > 60:
-        problems.append(f"{name!r}: a name has small letters, digits, and single hyphens between them, such as 'my-{kind}'")
+        expected = "a name has small letters, digits, and single hyphens between them"
+        problems.append(f"{name!r}: {expected}, such as 'my-encoder'")
     else:
         problems += _taken(name, kind, registry)
     if not into.is_dir():
@@ -109,7 +111,7 @@ def _files(name: str, kind: Kind, registry: Registry) -> dict[str, str]:
     texts = {
         "pyproject.toml": templates.PYPROJECT,
         "README.md": templates.README,
-        f"{_module(name)}.py": templates.MODULES[kind],
+        f"{_module(name)}.py": MODULES[kind],
         f"tests/test_{_module(name)}.py": templates.TEST,
         f"{component}.toml": templates.EXPERIMENT,
     }

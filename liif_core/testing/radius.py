@@ -11,11 +11,12 @@ Function = Callable[[Tensor], Tensor]  # (1, c, h, w) -> (1, C, h, w)
 
 
 def expect_radius(module: nn.Module, function: Function, channels: int, radius: int, multiple: int = 1) -> None:
-    """``function`` uses ``module``, which is changed to double precision afterwards.
+    """``function`` uses ``module``, whose parameters are others afterwards.
 
     Strips that are just long enough, along both axes and from both ends. First by value, everything beyond the radius
     replaced. A deep network's furthest pixels change its output by less than rounding, so then by the gradient, in
-    double precision, where it is zero beyond the radius or not.
+    double precision, where it is zero beyond the radius or not. A ReLU may close the longest path by chance, so last
+    with weights and inputs that keep all of them open.
     """
     length = -(-(radius + multiple + 2) // multiple) * multiple
     thick = -(-3 // multiple) * multiple
@@ -24,8 +25,20 @@ def expect_radius(module: nn.Module, function: Function, channels: int, radius: 
         with torch.no_grad():
             _by_value(function, strip, axis, radius, multiple)
     module.double()
-    for strip, axis in zip(strips, (3, 2)):
-        _by_gradient(function, strip.double(), axis, radius, multiple)
+    for open_all in (False, True):
+        if open_all:
+            _average(module)
+        for strip, axis in zip(strips, (3, 2)):
+            _by_gradient(function, strip.double().abs() if open_all else strip.double(), axis, radius, multiple)
+
+
+def _average(module: nn.Module) -> None:
+    """Make every layer a weighted mean of what it sees: nothing is negative, and nothing grows with depth."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.abs_()
+            if parameter.ndim > 1:
+                parameter /= parameter.flatten(1).sum(1).clamp(min=1e-9).view(-1, *[1] * (parameter.ndim - 1))
 
 
 def _by_value(function: Function, strip: Tensor, axis: int, radius: int, multiple: int) -> None:
@@ -56,7 +69,7 @@ def _by_gradient(function: Function, strip: Tensor, axis: int, radius: int, mult
             output.backward(random(*output.shape).to(output.dtype))
             if source.grad is None:
                 return
-            gradient = source.grad.abs()
+            gradient = source.grad.abs().nan_to_num(0, 0, 0)
             gradient.narrow(axis, *_seen(start, near, radius, length)).zero_()
             if gradient.any():
                 places = gradient.amax([a for a in range(4) if a != axis]).nonzero().flatten()

@@ -20,7 +20,7 @@ def _even(instance, attribute, value: int) -> None:
 @frozen
 class LTEOptions:
     channels: int = option("Channels of the coefficients and of the frequencies: even.", 256, check=_even)
-    hidden: tuple[int, ...] = option("Hidden layers' widths.", (256, 256, 256), check=deep_iterable(ge(1)))
+    hidden: tuple[int, ...] = option("Widths of hidden layers.", (256,) * 3, check=deep_iterable(ge(1)))
 
 
 class LTE(nn.Module):

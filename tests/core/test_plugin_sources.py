@@ -47,7 +47,9 @@ def test_a_plugin_made_for_this_version(site):
 
 
 @pytest.mark.parametrize(
-    "version, better", [(liif_core.API_VERSION + 1, "liif-core"), (0, "version of the plugin")], ids=["later", "earlier"]
+    "version, better",
+    [(liif_core.API_VERSION + 1, "liif-core"), (0, "version of the plugin")],
+    ids=["later", "earlier"],
 )
 def test_a_plugin_made_for_another_is_not_imported(site, version, better):
     module = strangers.install(site, "other", "raise SystemExit('imported')", "2.0", group=f"{GROUP}.v{version}")
