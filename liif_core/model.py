@@ -51,9 +51,9 @@ class ContinuousImage(ABC):
         height and width of the pixel asked for, in the same units. Points outside are answered from the border.
         """
 
-    @abstractmethod
     def held_bytes(self) -> int:
-        """Of memory: the codes, and what was prepared of them."""
+        """Of memory: the codes, and what was prepared of them; 0 where nobody counts."""
+        return 0
 
     def render(
         self, size: Size, region: tuple[float, float, float, float] | None = None, clamp: bool = False
@@ -89,8 +89,8 @@ class ContinuousModel(nn.Module, ABC):
     """Makes continuous images of images."""
 
     channels: int  # of the images it takes and gives
-    multiple_of: int  # a part's top and left must be multiples of this
-    halo: int | None  # pixels around a place that its colours depend on; None: the whole image
+    multiple_of: int = 1  # a part's top and left must be multiples of this
+    halo: int | None = None  # pixels around a place that its colours depend on; None: the whole image
 
     @abstractmethod
     def encode(self, image: Tensor, part: Part | None = None) -> ContinuousImage:

@@ -16,7 +16,9 @@ from liif_core.device import autocast, pick_device
 from liif_core.errors import UserError
 from liif_core.evaluate import evaluate, open_sets
 from liif_core.experiment import Experiment
-from liif_core.experiment_file import ExperimentFile, Resolved, plain, read_experiment_file, resolve, resolved_toml
+from liif_core.experiment_file import (
+    ExperimentFile, Resolved, plain, plugins_of, read_experiment_file, resolve, resolved_toml,
+)  # fmt: skip
 from liif_core.model import ComposedModel, build_model
 from liif_core.plugins import discover
 from liif_core.protocols import Query
@@ -65,7 +67,7 @@ def run_experiment(
     folder = _run_folder(out, path.stem, experiment, resume)
     files.write_text(folder / "experiment.toml", resolved_toml(resolved))
     say(f"{experiment.name}: {len(images)} images, {_count(model):,} parameters, on {device}; results go to {folder}")
-    trainer = Trainer(model, experiment, images, validation, folder, device, _plugins(experiment), quiet)
+    trainer = Trainer(model, experiment, images, validation, folder, device, plugins_of(experiment.model), quiet)
     trained = trainer.run(resume)
 
     best = load_checkpoint(folder / "checkpoints" / "best.safetensors", registry)
@@ -179,17 +181,10 @@ def _differences(a: Any, b: Any, path: str = "") -> list[str]:
     return [] if a == b else [path]
 
 
-def _plugins(experiment: Experiment) -> dict[str, str]:
-    """The distributions that the model's components came from, with their versions."""
-    spec = experiment.model
-    chosen = [spec.encoder, spec.features, spec.sampling, *spec.conditioning, spec.decoder]
-    return {choice.origin.distribution: choice.origin.version for choice in chosen}
-
-
 def _versions(experiment: Experiment) -> dict[str, str]:
     import platform
 
-    return {"python": platform.python_version(), "torch": torch.__version__, **_plugins(experiment)}
+    return {"python": platform.python_version(), "torch": torch.__version__, **plugins_of(experiment.model)}
 
 
 def _count(model: torch.nn.Module) -> int:

@@ -70,7 +70,7 @@ def test_a_name_that_tells_its_distribution_tells_what_to_install(filled):
         filled.find("encoder", "liif-new:new")
     message = str(refused.value)
     assert message.startswith("no encoder is named 'liif-new:new'; no plugin of the distribution 'liif-new' is installed: ")
-    assert "pip install liif-new (or from its folder, as pip install plugins/liif-new does" in message
+    assert "install it from its authors (in a clone of liif-core that has it, pip install plugins/liif-new)" in message
     assert message.endswith("; installed: edsr, one:shared, two:shared")
 
 
