@@ -34,7 +34,18 @@ if TYPE_CHECKING:
     from liif_core.model import ContinuousImage, ContinuousModel, build_model
     from liif_core.plugins import discover
     from liif_core.protocols import (
-        Conditioning, Decoder, Encoder, Features, LatentField, Maps, Query, Sampling, Sites, as_rows, blend, gather,
+        Conditioning,
+        Decoder,
+        Encoder,
+        Features,
+        LatentField,
+        Maps,
+        Query,
+        Sampling,
+        Sites,
+        as_rows,
+        blend,
+        gather,
     )  # fmt: skip
     from liif_core.registry import Component, Importer, NoOptions, Registry, option
 

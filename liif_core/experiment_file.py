@@ -13,7 +13,7 @@ from liif_core.experiment import SCHEDULES, SOURCES, Experiment, ModelSpec
 from liif_core.geometry import Scale
 from liif_core.registry import Choice, Registry
 from liif_core.structure import shown, structure
-from liif_core.toml_layers import Text, merged, override, read_toml
+from liif_core.toml_layers import merged, override, read_toml
 
 
 @attrs.frozen

@@ -17,7 +17,18 @@ from liif_core.errors import UserError
 from liif_core.experiment import ModelSpec
 from liif_core.geometry import Size, mirrored, region_axes, windows
 from liif_core.protocols import (
-    Conditioning, Decoder, Encoder, Features, LatentField, Maps, Query, Sampling, Sites, as_rows, blend, gather,
+    Conditioning,
+    Decoder,
+    Encoder,
+    Features,
+    LatentField,
+    Maps,
+    Query,
+    Sampling,
+    Sites,
+    as_rows,
+    blend,
+    gather,
 )  # fmt: skip
 from liif_core.registry import Choice
 

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from liif_core.geometry import Size
 
 
 @frozen(eq=False)

@@ -16,7 +16,14 @@ from attrs import field, frozen
 from liif_core.decoding import MODES, Decoded, decode, decode_all, endings, shown
 from liif_core.download import DIV2K, fetch_archive
 from liif_core.errors import UserError, did_you_mean
-from liif_core.experiment import BenchmarkSource, Div2kSource, FolderSource, PairedFoldersSource, SamplesSource, Source
+from liif_core.experiment import (
+    BenchmarkSource,
+    Div2kSource,
+    FolderSource,
+    PairedFoldersSource,
+    SamplesSource,
+    Source,
+)
 from liif_core.geometry import Scale, Size, low_resolution_size, scaled_size
 
 _NAMED = 20  # problems named one by one

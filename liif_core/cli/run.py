@@ -17,7 +17,13 @@ from liif_core.errors import UserError
 from liif_core.evaluate import evaluate, open_sets
 from liif_core.experiment import Experiment
 from liif_core.experiment_file import (
-    ExperimentFile, Resolved, plain, plugins_of, read_experiment_file, resolve, resolved_toml,
+    ExperimentFile,
+    Resolved,
+    plain,
+    plugins_of,
+    read_experiment_file,
+    resolve,
+    resolved_toml,
 )  # fmt: skip
 from liif_core.model import ComposedModel, build_model
 from liif_core.plugins import discover

@@ -18,8 +18,18 @@ Give small options: every check builds the component, some of them several times
 """
 
 from liif_core.testing.contracts import (
-    CHECKS, ConditioningContract, DecoderContract, EncoderContract, FeaturesContract, SamplingContract,
-    check_conditioning, check_decoder, check_encoder, check_features, check_options, check_sampling,
+    CHECKS,
+    ConditioningContract,
+    DecoderContract,
+    EncoderContract,
+    FeaturesContract,
+    SamplingContract,
+    check_conditioning,
+    check_decoder,
+    check_encoder,
+    check_features,
+    check_options,
+    check_sampling,
 )  # fmt: skip
 
 __all__ = [

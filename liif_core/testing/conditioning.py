@@ -4,7 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from liif_core.protocols import Query
-from liif_core.testing.case import Case, Check, Tensors, expect_same, expect_shape, fail, random
+from liif_core.testing.case import (
+    Case,
+    Check,
+    Tensors,
+    expect_same,
+    expect_shape,
+    fail,
+    random,
+)
 from liif_core.testing.common import COMMON, OPTIONS, contract
 from liif_core.testing.plain import plain_sites
 

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from liif_core.protocols import Maps, Query, Sites
 from liif_core.registry import Component
 from liif_core.testing import common
-from liif_core.testing.case import Case, Check, Tensors, expect_same, expect_shape, fail, random
+from liif_core.testing.case import (
+    Case,
+    Check,
+    Tensors,
+    expect_same,
+    expect_shape,
+    fail,
+    random,
+)
 from liif_core.testing.plain import PlainField, plain_condition, plain_sites
 from liif_core.testing.radius import expect_radius
 

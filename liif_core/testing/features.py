@@ -9,7 +9,15 @@ from torch import nn
 
 from liif_core.protocols import LatentField
 from liif_core.registry import Component
-from liif_core.testing.case import Case, Check, Tensors, expect_same, expect_shape, fail, random
+from liif_core.testing.case import (
+    Case,
+    Check,
+    Tensors,
+    expect_same,
+    expect_shape,
+    fail,
+    random,
+)
 from liif_core.testing.common import COMMON, OPTIONS, contract
 from liif_core.testing.radius import expect_radius
 

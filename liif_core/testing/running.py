@@ -9,7 +9,14 @@ import torch
 
 from liif_core.errors import did_you_mean
 from liif_core.registry import Component
-from liif_core.testing.case import Case, Check, ContractBroken, NotHere, name_of, promise_of
+from liif_core.testing.case import (
+    Case,
+    Check,
+    ContractBroken,
+    NotHere,
+    name_of,
+    promise_of,
+)
 
 _FIRST = ("options_frozen", "contract")  # where these fail, the others cannot say anything
 

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from liif_core.protocols import Query, Sites
-from liif_core.testing.case import Case, Check, Tensors, expect_same, expect_shape, fail, random
+from liif_core.testing.case import (
+    Case,
+    Check,
+    Tensors,
+    expect_same,
+    expect_shape,
+    fail,
+    random,
+)
 from liif_core.testing.common import COMMON, OPTIONS, contract
 
 GRIDS = ((1, 1), (1, 4), (2, 2), (3, 5), (8, 7))

@@ -9,7 +9,18 @@ from attrs import frozen
 from attrs.validators import deep_iterable, ge
 from torch import Tensor, nn
 
-from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
+from liif_core import (
+    Component,
+    Importer,
+    LatentField,
+    Maps,
+    Sites,
+    as_rows,
+    blend,
+    gather,
+    hookimpl,
+    option,
+)
 
 
 def _even(instance, attribute, value: int) -> None:

@@ -13,7 +13,18 @@ from attrs import frozen
 from attrs.validators import deep_iterable, ge
 from torch import Tensor, nn
 
-from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
+from liif_core import (
+    Component,
+    Importer,
+    LatentField,
+    Maps,
+    Sites,
+    as_rows,
+    blend,
+    gather,
+    hookimpl,
+    option,
+)
 
 _FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from plain import small_model
 
-from liif_core.errors import one_line
 from liif_core import UserError, load, load_checkpoint, save_checkpoint
 from liif_core.checkpoint import FORMAT, Checkpoint, model_of, tensors_sha256
+from liif_core.errors import one_line
 
 MODEL = {
     "channels": 3,

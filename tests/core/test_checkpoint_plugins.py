@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from liif_core import Component, Registry, UserError, build_model, load_checkpoint, save_checkpoint
+from liif_core import (
+    Component,
+    Registry,
+    UserError,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+)
 from liif_core.checkpoint import Checkpoint, OtherVersion, model_of
 from liif_core.experiment_file import model_from_table, plugins_of
 from liif_core.plugins import add_plugin

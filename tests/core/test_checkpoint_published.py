@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from liif_core import Component, Importer, UserError, load, load_checkpoint, save_checkpoint
+from liif_core import (
+    Component,
+    Importer,
+    UserError,
+    load,
+    load_checkpoint,
+    save_checkpoint,
+)
 from liif_core.checkpoint import model_of
 
 

@@ -10,8 +10,20 @@ import torch
 from small_experiment import HUGE, SMALL, written
 
 from liif_core import Scale, UserError, build_model, load_experiment
-from liif_core.experiment import BenchmarkSource, Div2kSource, FolderSource, MultiStep, SamplesSource
-from liif_core.experiment_file import model_from_table, plain, read_experiment_file, resolve, resolved_toml
+from liif_core.experiment import (
+    BenchmarkSource,
+    Div2kSource,
+    FolderSource,
+    MultiStep,
+    SamplesSource,
+)
+from liif_core.experiment_file import (
+    model_from_table,
+    plain,
+    read_experiment_file,
+    resolve,
+    resolved_toml,
+)
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

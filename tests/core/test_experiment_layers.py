@@ -6,7 +6,12 @@ from small_experiment import SMALL
 
 from liif_core import Scale, UserError, load_experiment
 from liif_core.experiment import Constant, Cosine, MultiStep, SamplesSource
-from liif_core.experiment_file import plain, read_experiment_file, resolve, resolved_toml
+from liif_core.experiment_file import (
+    plain,
+    read_experiment_file,
+    resolve,
+    resolved_toml,
+)
 
 # extends
 

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from small_experiment import HUGE, SMALL, inline, quoted, written
 
 from liif_core import UserError, load_experiment
-from liif_core.experiment_file import plain, read_experiment_file, resolve, resolved_toml, to_toml
+from liif_core.experiment_file import (
+    plain,
+    read_experiment_file,
+    resolve,
+    resolved_toml,
+    to_toml,
+)
 
 # Writing
 

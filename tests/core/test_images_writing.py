@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from liif_core.errors import UserError
-from liif_core.images import Encoding, Metadata, check_output, needs_whole, open_writer, read_image, tags, tiff
+from liif_core.images import (
+    Encoding,
+    Metadata,
+    check_output,
+    needs_whole,
+    open_writer,
+    read_image,
+    tags,
+    tiff,
+)
 
 H, W = 37, 53
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -12,7 +12,13 @@ from PIL import Image
 
 from liif_core import sources
 from liif_core.errors import UserError
-from liif_core.experiment import BenchmarkSource, Div2kSource, FolderSource, PairedFoldersSource, SamplesSource
+from liif_core.experiment import (
+    BenchmarkSource,
+    Div2kSource,
+    FolderSource,
+    PairedFoldersSource,
+    SamplesSource,
+)
 from liif_core.geometry import Scale
 from liif_core.sources import MissingData, open_images
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from plain import small_model
 
 import liif_core
 from liif_core.checkpoint import Checkpoint, save_checkpoint
 from liif_core.cli import liif
-from plain import small_model
 
 TABLE = {
     "residual": "bilinear",

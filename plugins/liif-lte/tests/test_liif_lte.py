@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from liif_lte import LTE, LTEOptions, liif_decoders, liif_importers
 
 import liif_core
 from liif_core import Sites
 from liif_core.testing import DecoderContract
-from liif_lte import LTE, LTEOptions, liif_decoders, liif_importers
 
 SHARED = Path(os.environ.get("LIIF_SHARED", Path(__file__).parent / "../../../../shared"))
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from liif_rdn import CONFIGURATIONS, RDN, RDNOptions, liif_encoders, liif_importers
 
 import liif_core
 from liif_core.testing import EncoderContract
-from liif_rdn import CONFIGURATIONS, RDN, RDNOptions, liif_encoders, liif_importers
 
 SHARED = Path(os.environ.get("LIIF_SHARED", Path(__file__).parent / "../../../../shared"))
 
