@@ -102,6 +102,7 @@ class ContinuousModel(nn.Module, ABC):
     channels: int  # of the images it takes and gives
     multiple_of: int = 1  # a part's top and left must be multiples of this
     halo: int | None = None  # pixels around a place that its colours depend on; None: the whole image
+    pointwise: bool = True  # False: a query's colour depends on the others asked for at once
 
     @abstractmethod
     def encode(self, image: Tensor, part: Part | None = None) -> ContinuousImage:
@@ -143,6 +144,10 @@ class ComposedModel(ContinuousModel):
     @property
     def multiple_of(self) -> int:
         return self.encoder.multiple_of
+
+    @property
+    def pointwise(self) -> bool:
+        return self.decoder.pointwise
 
     @property
     def halo(self) -> int | None:
@@ -190,7 +195,7 @@ class ComposedImage(ContinuousImage):
         self.size = part.size
         self.channels = model.channels
         self.device = signal.device
-        self.pointwise = model.decoder.pointwise
+        self.pointwise = model.pointwise
         self._prepared: tuple[Any, Maps] | None = None
 
     def query(self, where: Query | Tensor, cell: Tensor | None = None) -> Tensor:

@@ -74,8 +74,13 @@ def plan(model: ContinuousModel, within: Size, size: Size, region: Region | None
     area = int(0.5 * memory) // (_bytes_per_pixel(model) * batch)
     halo, lap = (max(within), 0) if model.halo is None else (model.halo, 0)
     seen = [min(side, part + 2 * (halo + model.multiple_of)) for side, part in zip(within, needed)]
-    if seen[0] * seen[1] <= area:
+    if seen[0] * seen[1] <= area and (model.pointwise or rows == size[0]):
         return Plan(needed, rows, halo, 0)
+    if not model.pointwise:
+        raise UserError(
+            f"memory: {memory / 1e6:.0f} MB are too few: this decoder's colours depend on all that is asked for at once, "
+            "so that the image cannot be cut; give more, or a smaller size or --region"
+        )
     if model.halo is None:
         halo, lap = 0, _LAP
     around = 2 * (halo + 2 * lap + model.multiple_of)
@@ -173,7 +178,7 @@ class _Tiles:
         """What a tile answers for, of these output rows: (first row, last row, colours), a bounded piece at a time."""
         picture = self.encoded(row, column)
         mine = columns[column.first : column.last]
-        step = max(1, _PIECE // (len(mine) * self.model.channels))
+        step = max(1, _PIECE // (len(mine) * self.model.channels)) if picture.pointwise else len(rows)
         for top in range(0, len(rows), step):
             bottom = min(len(rows), top + step)
             yield top, bottom, self._rendered(picture, rows[top:bottom], mine, cell)
@@ -229,7 +234,7 @@ def _bytes_per_pixel(model: ContinuousModel) -> int:
     hooks = [module.register_forward_hook(look) for module in model.modules()]
     try:
         with torch.inference_mode():
-            device = next(model.parameters()).device
+            device = next(model.parameters(), torch.zeros(0)).device
             picture = model.encode(torch.zeros(1, model.channels, side, side, device=device))
             picture.query(torch.zeros(1, 1, 2), torch.full((1, 1, 2), 0.1))
     finally:

@@ -242,3 +242,25 @@ def test_geometry_commutes_with_flips_and_transposition(registry, within, size, 
     for dims in ((2,), (3,), (2, 3)):
         flipped = m.encode(image.flip(dims)).render(size).flip(dims)
         assert torch.allclose(flipped, straight, atol=1e-3)
+
+
+class Relative(Symmetric):
+    """A decoder whose colours depend on all queries of a call."""
+
+    pointwise = False
+
+    def decode(self, maps, sites, conditions):
+        colours = super().decode(maps, sites, conditions)
+        return colours - colours.flatten(1, -2).mean(1).reshape(len(colours), *[1] * (colours.ndim - 2), -1)
+
+
+def test_a_decoder_that_is_not_pointwise_is_never_cut(registry, monkeypatch):
+    m = small_model(registry, unfold=False)
+    m.encoder, m.decoder = nn.Identity(), Relative()
+    m.encoder.multiple_of, m.encoder.receptive_radius = 1, 0
+    image = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr("liif_core.render._PIECE", 100)
+    found, bands, _ = joined(m, image, (50, 70), plan(m, (20, 30), (50, 70), None, 100_000_000))
+    assert len(bands) == 1 and torch.allclose(found, m.encode(image).render((50, 70)), atol=1e-6)
+    with pytest.raises(UserError, match="cannot be cut"):
+        plan(m, (20, 30), (5000, 7000), None, 100_000_000)
