@@ -27,6 +27,12 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def precision_problems(name: str) -> list[str]:
+    """What is wrong with a --precision, as lines for the user: nothing, or one."""
+    known = ("float32", *_DTYPES)
+    return [] if name in known else [f"--precision {name}: expected {', '.join(known[:-1])} or {known[-1]}"]
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context for matrix products in ``precision``. Raises UserError for half precision on a CPU."""
     if precision == "float32":

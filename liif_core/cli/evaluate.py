@@ -4,7 +4,7 @@ from pathlib import Path
 
 from liif_core import files
 from liif_core.checkpoint import load_checkpoint, model_of
-from liif_core.device import autocast, pick_device
+from liif_core.device import autocast, pick_device, precision_problems
 from liif_core.errors import UserError, did_you_mean
 from liif_core.evaluate import evaluate_set
 from liif_core.experiment import PROTOCOLS, FolderSource, PairedFoldersSource
@@ -40,8 +40,7 @@ def evaluate_checkpoint(
         problems.append(
             f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}{did_you_mean(protocol, PROTOCOLS)}"
         )
-    if precision not in ("float32", "bf16", "fp16"):
-        problems.append(f"--precision {precision}: expected float32, bf16 or fp16")
+    problems += precision_problems(precision)
     if problems:
         raise UserError(*problems)
     target = pick_device(device or "auto")

@@ -26,7 +26,7 @@ from liif_core.cli.upscale_request import (
     share,
     wanted,
 )
-from liif_core.device import autocast, pick_device
+from liif_core.device import autocast, pick_device, precision_problems
 from liif_core.errors import UserError
 from liif_core.geometry import Scale, Size
 from liif_core.images import (
@@ -87,8 +87,7 @@ def upscale(
     problems: list[str] = []
     asked = wanted(scale, size, region, problems)
     limit = budget(memory, problems)
-    if precision not in ("float32", "bf16", "fp16"):
-        problems.append(f"--precision {precision}: expected float32, bf16 or fp16")
+    problems += precision_problems(precision)
     if format is not None and format not in FORMATS:
         problems.append(f"--format {format}: expected one of {', '.join(FORMATS)}")
     if (output is None) == (out_dir is None):
@@ -200,25 +199,25 @@ class _Stack:
         if self.alpha and picture.alpha.min() == picture.alpha.max():
             self.flat_alpha = float(to_planes(picture, slice(0, 1), slice(0, 1))[1][0, 0, 0])
         self.written = self.colours + self.alpha
-        whole = channels == 3 and self.colours == 3
-        self.batch = (1 if whole else self.colours) + (self.alpha and self.flat_alpha is None)
+        self.renders_alpha = self.alpha and self.flat_alpha is None
+        self.colour_images = 1 if self.colours == channels else self.colours
+        self.batch = self.colour_images + self.renders_alpha
 
     def read(self, rows: slice, columns: slice) -> Tensor:
         """A window of the picture as (batch, channels, h, w)."""
         colour, alpha = to_planes(self.picture, rows, columns)
         images = [torch.from_numpy(colour)] if self.colours == self.channels else list(torch.from_numpy(colour)[:, None])
-        if alpha is not None and self.flat_alpha is None:
+        if self.renders_alpha:
             images.append(torch.from_numpy(alpha))
         return torch.stack([image.expand(self.channels, -1, -1) for image in images])
 
     def apart(self, band: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """Rendered rows (batch, channels, h, w) -> colour (c, h, w) and alpha (1, h, w) or None."""
-        count = self.batch - (self.alpha and self.flat_alpha is None)
-        colour = band[0] if self.colours == self.channels else band[:count].mean(1)
+        colour = band[0] if self.colours == self.channels else band[: self.colour_images].mean(1)
         if not self.alpha:
             return colour.numpy(), None
-        if self.flat_alpha is None:
-            return colour.numpy(), band[count].mean(0, keepdim=True).numpy()
+        if self.renders_alpha:
+            return colour.numpy(), band[self.colour_images].mean(0, keepdim=True).numpy()
         return colour.numpy(), np.full((1, *band.shape[2:]), self.flat_alpha, np.float32)
 
 
