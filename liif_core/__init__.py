@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "checkpoint": ["load", "load_checkpoint", "save_checkpoint"],
+    "continuous": ["ContinuousImage", "ContinuousModel"],
     "errors": ["UserError"],
     "experiment": ["Experiment"],
     "experiment_file": ["load_experiment"],
     "geometry": ["Scale", "make_coord", "scaled_size", "to_pixel_samples"],
     "hookspecs": ["API_VERSION", "hookimpl", "hookspec"],
-    "model": ["ContinuousImage", "ContinuousModel", "build_model"],
+    "model": ["build_model"],
     "plugins": ["discover"],
     "protocols": [
-        "Conditioning", "Decoder", "Encoder", "Features", "LatentField", "Maps", "Query", "Sampling", "Sites",
+        "Conditioning", "Decoder", "Encoder", "Features", "LatentField", "Maps", "Query", "Sampling", "SetDecoder", "Sites",
         "as_rows", "blend", "gather",
     ],
     "registry": ["Component", "Importer", "NoOptions", "Registry", "option"],
@@ -26,12 +27,13 @@ __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:
     from liif_core.checkpoint import load, load_checkpoint, save_checkpoint
+    from liif_core.continuous import ContinuousImage, ContinuousModel
     from liif_core.errors import UserError
     from liif_core.experiment import Experiment
     from liif_core.experiment_file import load_experiment
     from liif_core.geometry import Scale, make_coord, scaled_size, to_pixel_samples
     from liif_core.hookspecs import API_VERSION, hookimpl, hookspec
-    from liif_core.model import ContinuousImage, ContinuousModel, build_model
+    from liif_core.model import build_model
     from liif_core.plugins import discover
     from liif_core.protocols import (
         Conditioning,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
         Maps,
         Query,
         Sampling,
+        SetDecoder,
         Sites,
         as_rows,
         blend,

@@ -15,10 +15,11 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from liif_core import files
+from liif_core.continuous import ContinuousModel
 from liif_core.errors import UserError
 from liif_core.experiment import ModelSpec
 from liif_core.experiment_file import model_from_table, plugins_of, to_toml
-from liif_core.model import ContinuousModel, build_model
+from liif_core.model import build_model
 from liif_core.plugins import discover
 from liif_core.registry import Registry
 

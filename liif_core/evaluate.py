@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from liif_core import metrics
+from liif_core.continuous import ContinuousModel
 from liif_core.data import Images
 from liif_core.device import autocast
 from liif_core.errors import UserError
 from liif_core.experiment import EvaluationSet
 from liif_core.files import replacing
 from liif_core.geometry import Scale, Size, low_resolution_size, scaled_size
-from liif_core.model import ContinuousModel
 from liif_core.report import Score, comparison_picture
 from liif_core.sources import ImageSet, MissingData, open_images
 from liif_core.vision import bicubic

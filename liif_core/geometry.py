@@ -123,6 +123,13 @@ def region_axes(
     return rows, columns, torch.tensor(cell, dtype=torch.float32)
 
 
+def whole_size(size: Size, within: Size, region: tuple[float, float, float, float]) -> Size:
+    """The grid over a whole image, of size ``within``, that a region of ``size`` pixels is cut from; the nearest to it
+    where the region's edges lie in pixels."""
+    spans = (region[2] - region[0], region[3] - region[1])
+    return tuple(max(1, round(n * side / span)) for n, side, span in zip(size, within, spans))
+
+
 def _region_axis(count: int, start: float, stop: float, side: int) -> Tensor:
     whole = count * side / (stop - start)  # pixels of the grid over the whole side that this is a part of
     first = start * whole / side

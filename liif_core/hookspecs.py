@@ -5,7 +5,7 @@ import pluggy
 
 from liif_core.registry import Component, Importer
 
-API_VERSION = 1  # of these hooks and the contracts; entry points in "liif_core.plugins.v1" say they were made for it
+API_VERSION = 2  # of these hooks and the contracts; entry points in "liif_core.plugins.v2" say they were made for it
 hookspec = pluggy.HookspecMarker("liif_core")
 hookimpl = pluggy.HookimplMarker("liif_core")
 

@@ -1,21 +1,24 @@
-"""Continuous models and images: encode once, then ask for colours anywhere.
-
-Trainer, evaluator and renderer see only ``ContinuousModel.encode`` and ``ContinuousImage.query``; the composition of
-encoder, features, sampling, conditioning and decoder is one implementation of that pair.
-"""
+"""The composed model: encoder, features, sampling, conditioning and decoder as one ``ContinuousModel``."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 from torch import Tensor, nn
 
+from liif_core.continuous import (
+    WINDOW,
+    ContinuousImage,
+    ContinuousModel,
+    Moments,
+    Part,
+    RunningMean,
+)
 from liif_core.errors import UserError
 from liif_core.experiment import ModelSpec
-from liif_core.geometry import Size, mirrored, region_axes, windows
+from liif_core.geometry import mirrored
 from liif_core.protocols import (
     Conditioning,
     Decoder,
@@ -25,96 +28,16 @@ from liif_core.protocols import (
     Maps,
     Query,
     Sampling,
+    SetDecoder,
     Sites,
     as_rows,
     blend,
     gather,
 )  # fmt: skip
 from liif_core.registry import Choice
+from liif_core.residual import pixels_around
 
 CACHE = 2 << 20  # bytes gathered for a block of queries on a CPU: about what its caches hold (benchmarks/README.md)
-WINDOW = 1 << 15  # queries in a window on a CPU: what is not decoding is done for all of its blocks at once
-DEVICE_WINDOW = 1 << 18  # queries in a window elsewhere
-
-
-@frozen
-class Part:
-    """Where an image that is encoded alone lies in a larger one, whose colours it is to answer for."""
-
-    size: Size  # (h, w) of the larger image
-    top: int
-    left: int
-
-
-class ContinuousImage(ABC):
-    """A batch of images as a function of position. Made by ``ContinuousModel.encode``."""
-
-    size: Size  # (h, w) of the image that was encoded, or of the larger one that it is a part of
-    channels: int
-    device: torch.device
-    pointwise: bool  # False: a query's colour depends on the others asked for at once
-
-    @abstractmethod
-    def query(self, where: Query | Tensor, cell: Tensor | None = None) -> Tensor:
-        """Colours (B, *Q, channels), float32, [0, 1] space, not clamped.
-
-        ``where`` is a Query, or coordinates (B, N, 2) (y, x) in [-1, 1] with ``cell`` broadcastable to them: the
-        height and width of the pixel asked for, in the same units. Points outside are answered from the border.
-        """
-
-    def held_bytes(self) -> int:
-        """Of memory: the codes, and what was prepared of them; 0 where nobody counts."""
-        return 0
-
-    def render(
-        self, size: Size, region: tuple[float, float, float, float] | None = None, clamp: bool = False
-    ) -> Tensor:
-        """The image (B, channels, H, W) at any ``size`` = (H, W), float32, [0, 1] space.
-
-        ``region`` (top, left, bottom, right), in pixels of the encoded image, fractions allowed, renders that part.
-        Values may leave [0, 1] a little unless ``clamp``. The result does not depend on how it is cut in windows.
-        """
-        if min(size) < 1:
-            raise ValueError(f"size: expected at least 1 x 1, got {size}")
-        colours = self.render_grid(*region_axes(size, self.size, region))
-        return colours.clamp_(0, 1) if clamp else colours
-
-    def render_grid(self, rows: Tensor, columns: Tensor, cell: Tensor, window: int | None = None) -> Tensor:
-        """Colours (B, channels, H, W) of a pixel grid: ``rows`` (H,), ``columns`` (W,), one ``cell`` (2,).
-
-        ``window``: how many queries are asked for at once; all of them, whatever it says, where they are not pointwise.
-        """
-        rows, columns, cell = (t.to(self.device) for t in (rows, columns, cell))
-        size = len(rows), len(columns)
-        limit = window or (WINDOW if self.device.type == "cpu" else DEVICE_WINDOW)
-        output = None
-        for down, across in windows(size, limit if self.pointwise else size[0] * size[1]):
-            colours = self.query(Query.grid(rows[down], columns[across], cell)).permute(0, 3, 1, 2)
-            if output is None:
-                output = colours.new_empty(*colours.shape[:2], *size)
-            output[:, :, down, across] = colours
-        return output
-
-
-class ContinuousModel(nn.Module, ABC):
-    """Makes continuous images of images."""
-
-    channels: int  # of the images it takes and gives
-    multiple_of: int = 1  # a part's top and left must be multiples of this
-    halo: int | None = None  # pixels around a place that its colours depend on; None: the whole image
-    pointwise: bool = True  # False: a query's colour depends on the others asked for at once
-
-    @abstractmethod
-    def encode(self, image: Tensor, part: Part | None = None) -> ContinuousImage:
-        """``image`` (B, channels, h, w) in [0, 1], any size from 1 x 1. Raises ValueError for another shape.
-
-        With ``part``, ``image`` is cut from a larger one; the result has that one's coordinates, and answers, as if it
-        had been encoded whole, what lies at least ``halo`` pixels from each cut.
-        """
-
-    def forward(self, image: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """``encode`` and ``query`` in one call, as training uses it: (B, N, channels)."""
-        return self.encode(image).query(coord, cell)
 
 
 class ComposedModel(ContinuousModel):
@@ -146,8 +69,10 @@ class ComposedModel(ContinuousModel):
         return self.encoder.multiple_of
 
     @property
-    def pointwise(self) -> bool:
-        return self.decoder.pointwise
+    def passes(self) -> int | None:
+        if self.decoder.pointwise:
+            return 0
+        return self.decoder.passes if isinstance(self.decoder, SetDecoder) else None
 
     @property
     def halo(self) -> int | None:
@@ -195,21 +120,32 @@ class ComposedImage(ContinuousImage):
         self.size = part.size
         self.channels = model.channels
         self.device = signal.device
-        self.pointwise = model.pointwise
+        self.passes = model.passes
         self._prepared: tuple[Any, Maps] | None = None
 
-    def query(self, where: Query | Tensor, cell: Tensor | None = None) -> Tensor:
+    def query(self, where: Query | Tensor, cell: Tensor | None = None, moments: Moments = ()) -> Tensor:
         query = self._as_query(where, cell)
-        model = self.model
-        sites = model.sampling(query, self.size)
-        told = (condition(query, sites, self.size) for condition in model.conditioning)
-        conditions = dict(zip(model.told, told))
-        if tuple(self.signal.shape[-2:]) != self.size:  # a part
-            sites = evolve(sites, index=self._own_index(sites.index))
-        colours = self._decoded(self.maps(query.cell), sites, conditions, query.shape).float()
-        if model.residual != "none":
-            colours = colours + self._sampled(query)
+        maps, blocks = self._asked(query, moments)
+        decoder = self.model.decoder
+        if self.passes and len(blocks) > 1:
+            for _ in range(self.passes - len(moments)):
+                maps = decoder.knowing(maps, self._mean(maps, blocks))
+        colours = [decoder.decode(maps, sites, conditions) for sites, conditions in blocks]
+        colours = (colours[0] if len(blocks) == 1 else torch.cat(colours, dim=1).unflatten(1, query.shape)).float()
+        if self.model.residual != "none":
+            colours = colours + self._residual(query)
         return colours * 0.5 + 0.5
+
+    def moment(self, query: Query, moments: Moments) -> Tensor:
+        return self._mean(*self._asked(query, moments))
+
+    def _mean(self, maps: Maps, blocks: "list[_Block]") -> Tensor:
+        """The next moment of the queries in ``blocks``."""
+        mean = RunningMean()
+        for sites, conditions in blocks:
+            part = self.model.decoder.moment(maps, sites, conditions)
+            mean.add(part, math.prod(sites.index.shape[2:]))
+        return mean.value(like=part)
 
     def held_bytes(self) -> int:
         prepared = self._prepared[1].values() if self._prepared else ()
@@ -220,26 +156,45 @@ class ComposedImage(ContinuousImage):
         gathered = sum(values.shape[-1] for values in maps.values())
         return max(128, CACHE // (4 * gathered * self.model.sampling.neighbours)) if gathered else WINDOW
 
-    def _decoded(self, maps: Maps, sites: Sites, conditions: dict[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-        """Colours (B, *Q, channels) in [-1, 1] space: on a CPU in blocks that its caches hold, where queries allow."""
-        decode, block, count = self.model.decoder.decode, self._block(maps), math.prod(shape)
-        if self.device.type != "cpu" or not self.pointwise or torch.is_grad_enabled() or count <= block:
-            return decode(maps, sites, conditions)
-        sites = Sites(_flat(sites.index, shape), _flat(sites.offset, shape), _flat(sites.weight, shape))
-        conditions = {name: _flat(values, shape) for name, values in conditions.items()}
-        colours = []
-        for first in range(0, count, block):
-            part = slice(first, first + block)
-            own = Sites(sites.index[:, :, part], sites.offset[:, :, part], sites.weight[:, :, part])
-            colours.append(decode(maps, own, {name: values[:, :, part] for name, values in conditions.items()}))
-        return torch.cat(colours, dim=1).unflatten(1, shape)
+    def _asked(self, query: Query, moments: Moments) -> "tuple[Maps, list[_Block]]":
+        """What the decoder is to be given for a query: on a CPU in blocks that its caches hold, where queries allow."""
+        model = self.model
+        sites = model.sampling(query, self.size)
+        conditions = self._conditions(query, sites)
+        if tuple(self.signal.shape[-2:]) != self.size:  # a part
+            sites = evolve(sites, index=self._own_index(sites.index))
+        maps = self.maps(query.cell)
+        block = self._block(maps)
+        for mean in moments:
+            maps = model.decoder.knowing(maps, mean)
+        whole = self.device.type != "cpu" or self.passes is None or torch.is_grad_enabled()
+        if whole or math.prod(query.shape) <= block:
+            return maps, [(sites, conditions)]
+        return maps, list(_blocks(sites, conditions, query.shape, block))
+
+    def _conditions(self, query: Query, sites: Sites) -> dict[str, Tensor]:
+        model = self.model
+        return {name: told(query, sites, self.size) for name, told in zip(model.told, model.conditioning)}
 
     def maps(self, cell: Tensor) -> Maps:
-        """What the decoder prepares: once per image, or once per image and cell if it is scale dependent."""
-        key = tuple(cell.reshape(-1).tolist()) if self.model.decoder.scale_dependent else None
+        """What the decoder prepares: once per image, or once per image and cell if it is scale dependent.
+
+        ``cell`` (B or 1, *Q or ones, 2). Raises ValueError for several cells in an image, if it is scale dependent.
+        """
+        scale_dependent = self.model.decoder.scale_dependent
+        cell = _one_cell(cell) if scale_dependent else cell
+        key = tuple(cell.flatten().tolist()) if scale_dependent else None
         if self._prepared is None or self._prepared[0] != key:
-            self._prepared = key, self.model.decoder.prepare(self.field, cell)
+            told = self._told_of_image(cell) if scale_dependent else {}
+            self._prepared = key, self.model.decoder.prepare(self.field, told)
         return self._prepared[1]
+
+    def _told_of_image(self, cell: Tensor) -> "_Told":
+        """The conditions that are one for all queries of an image, ``cell`` (B or 1, 2) being theirs."""
+        places = cell.new_tensor([[-0.4, 0.3], [0.6, 0.1]]).expand(len(cell), 2, 2)
+        query = Query.points(places, cell.unsqueeze(1))
+        conditions = self._conditions(query, self.model.sampling(query, self.size))
+        return _Told({n: v[0, :, 0] for n, v in conditions.items() if v.shape[0] == v.shape[2] == 1})
 
     def _as_query(self, where: Query | Tensor, cell: Tensor | None) -> Query:
         if isinstance(where, Query):
@@ -257,42 +212,46 @@ class ComposedImage(ContinuousImage):
         skipped = self.part.top * own + self.part.left
         return index - (index // width * (width - own) + skipped if own != width else skipped)
 
-    def _sampled(self, query: Query) -> Tensor:
-        """The normalised LR image, sampled at the query's coordinates: (B, *Q, channels)."""
-        if query.axes is None:
-            places = query.coord.unbind(-1)
-        else:
-            places = query.axes[0].view(1, -1, 1), query.axes[1].view(1, 1, -1)
-        pick = _nearest if self.model.residual == "nearest" else _linear
-        (row, row_weight), (column, column_weight) = (pick(place, side) for place, side in zip(places, self.size))
-        index = self._own_index((row.unsqueeze(1) * self.size[1] + column.unsqueeze(0)).flatten(0, 1))
-        weight = (row_weight.unsqueeze(1) * column_weight.unsqueeze(0)).flatten(0, 1)
-        return blend(gather(as_rows(self.signal), index), weight)
+    def _residual(self, query: Query) -> Tensor:
+        index, weight = pixels_around(query, self.size, self.model.residual)
+        return blend(gather(as_rows(self.signal), self._own_index(index)), weight)
+
+
+_Block = tuple[Sites, dict[str, Tensor]]  # queries: which codes they read, and what the decoder is told of them
+
+
+class _Told(dict):
+    """Conditions by name, for ``Decoder.prepare``."""
+
+    def __missing__(self, name: str) -> Tensor:
+        known = ", ".join(map(repr, self)) or "none"
+        raise ValueError(f"the condition {name!r} is not one for all queries of an image, as 'prepare' needs it ({known} is)")
+
+
+def _one_cell(cell: Tensor) -> Tensor:
+    """(B or 1, *Q or ones, 2) -> (B or 1, 2). Raises ValueError where an image has several."""
+    cells = cell.reshape(len(cell), -1, 2)
+    if (cells != cells[:, :1]).any():
+        raise ValueError("cell: this decoder prepares an image for one cell, and is asked for several; ask for one at a time")
+    return cells[:, 0]
+
+
+def _blocks(
+    sites: Sites, conditions: Mapping[str, Tensor], shape: tuple[int, ...], block: int
+) -> Iterator[_Block]:
+    """Queries of ``shape``, flattened, ``block`` at a time."""
+    sites = Sites(_flat(sites.index, shape), _flat(sites.offset, shape), _flat(sites.weight, shape))
+    conditions = {name: _flat(values, shape) for name, values in conditions.items()}
+    for first in range(0, math.prod(shape), block):
+        part = slice(first, first + block)
+        own = Sites(sites.index[:, :, part], sites.offset[:, :, part], sites.weight[:, :, part])
+        yield own, {name: values[:, :, part] for name, values in conditions.items()}
 
 
 def _flat(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """(K, B or 1, *Q, ...), or broadcastable to it, as (K, B or 1, N, ...) for N = prod(Q)."""
     rest = values.shape[2 + len(shape) :]
     return values.expand(*values.shape[:2], *shape, *rest).reshape(*values.shape[:2], -1, *rest)
-
-
-def _pixel(place: Tensor, count: int) -> Tensor:
-    """Coordinates as pixel numbers, fractions between; what lies outside is moved to the border."""
-    return (((place + 1) * count - 1) / 2).clamp(0, count - 1)
-
-
-def _nearest(place: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(1, *shape) index and weight of the pixel nearest to each place along one axis."""
-    index = _pixel(place, count).round().long().unsqueeze(0)
-    return index, torch.ones_like(index, dtype=torch.float32)
-
-
-def _linear(place: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(2, *shape) indices and weights of the two pixels around each place along one axis."""
-    position = _pixel(place, count)
-    low = position.floor()
-    index = torch.stack([low, (low + 1).clamp(max=count - 1)]).long()
-    return index, torch.stack([1 - (position - low), position - low])
 
 
 def build_model(spec: ModelSpec) -> ComposedModel:
@@ -312,6 +271,8 @@ def build_model(spec: ModelSpec) -> ComposedModel:
         neighbours=sampling.neighbours,
         conditions={name: condition.channels for name, condition in conditioning.items()},
     )
+    if isinstance(decoder, SetDecoder) and decoder.pointwise:
+        raise UserError(f"model.decoder: {spec.decoder.use!r} of {spec.decoder.origin} is pointwise, and has passes: one is not true")
     missing = sorted(decoder.needs - conditioning.keys())
     if missing:
         have = ", ".join(conditioning) or "none"
@@ -322,6 +283,23 @@ def build_model(spec: ModelSpec) -> ComposedModel:
     return ComposedModel(
         encoder, features, sampling, conditioning, decoder, channels=spec.channels, residual=spec.residual
     )
+
+
+def try_out(model: ContinuousModel) -> None:
+    """Ask a new model for a few pixels of a small image, on the CPU. Raises UserError where its parts do not fit."""
+    was_training = model.training
+    model.eval()  # so that nothing is learned of it, not even a running mean
+    with torch.no_grad():
+        try:
+            picture = model.encode(torch.full((1, model.channels, 4, 5), 0.5))
+            colours = picture.render((6, 5))
+            points = picture.query(torch.zeros(1, 3, 2), torch.full((1, 1, 2), 0.4))
+        except Exception as error:  # a plugin's, or of two that were not made for each other
+            raise UserError(f"model: its parts do not work together: {type(error).__name__}: {error}") from error
+    model.train(was_training)
+    for found, expected in ((colours, (1, model.channels, 6, 5)), (points, (1, 3, model.channels))):
+        if tuple(found.shape) != expected:
+            raise UserError(f"model: its parts do not work together: expected colours {expected}, got {tuple(found.shape)}")
 
 
 def _built(choice: Choice, contract: type[Protocol], **sizes: Any) -> nn.Module:

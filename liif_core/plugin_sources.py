@@ -23,7 +23,7 @@ from liif_core.errors import did_you_mean
 from liif_core.hookspecs import API_VERSION
 from liif_core.registry import Origin
 
-GROUP = "liif_core.plugins"  # of entry points; "liif_core.plugins.v1" declares the API version
+GROUP = "liif_core.plugins"  # of entry points; "liif_core.plugins.v2" declares the API version
 OWN = "liif-core"  # the distribution whose plugins are always loaded
 _TRIED: ContextVar[tuple[str, ...]] = ContextVar("tried", default=())
 

@@ -17,7 +17,6 @@ from attrs import frozen
 from torch import Tensor
 
 
-
 @frozen(eq=False)
 class Query:
     """Where colours are asked for. Make one with ``points`` or ``grid``."""
@@ -117,7 +116,11 @@ class Sampling(Protocol):
 
 @runtime_checkable
 class Conditioning(Protocol):
-    """A module: (query, sites, grid) -> (K, B or 1, *Q, channels), broadcastable to it, float32."""
+    """A module: (query, sites, grid) -> (K, B or 1, *Q, channels), or broadcastable to it, float32.
+
+    What looks at the cell alone comes as (1, B or 1, *ones, channels) where the query has one cell: it is then known of
+    the whole image, and told to decoders that are ``scale_dependent`` before any query.
+    """
 
     channels: int
 
@@ -128,14 +131,35 @@ class Decoder(Protocol):
 
     needs: frozenset[str]  # conditions it asks for by name
     pointwise: bool  # False: a query's colour depends on the other queries of the same call
-    scale_dependent: bool  # True: ``prepare`` looks at the cell
+    scale_dependent: bool  # True: ``prepare`` looks at what it is told, and an image can be asked for one cell at a time
     radius: int  # codes, in each direction, that ``prepare`` looks at around each
 
-    def prepare(self, field: LatentField, cell: Tensor) -> Maps:
-        """Everything that is per code and not per query; called once per image (and cell, if scale dependent)."""
+    def prepare(self, field: LatentField, told: Mapping[str, Tensor]) -> Maps:
+        """Everything that is per code and not per query; called once per image (and cell, if scale dependent).
+
+        ``told``: by name, the conditions (B or 1, channels) that are known of the whole image; none unless
+        ``scale_dependent``.
+        """
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         """(B, *Q, out_channels), in [-1, 1] space."""
+
+
+@runtime_checkable
+class SetDecoder(Decoder, Protocol):
+    """A decoder that is not pointwise, but needs of all queries no more than a few means over them.
+
+    A set of any size can then be decoded in windows, exactly: ``passes`` times over all windows, each time for a mean,
+    and once more for the colours. ``decode`` with maps that do not know the means takes its queries for the whole set.
+    """
+
+    passes: int  # how many means there are; each may depend on those before it
+
+    def moment(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
+        """(B, ...): the first mean that ``maps`` do not know, over these queries alone."""
+
+    def knowing(self, maps: Maps, mean: Tensor) -> Maps:
+        """``maps`` with one more mean, over the whole set, and what can be made of it once."""
 
 
 def as_rows(maps: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ pixels whose centres lie in it; bands of output rows are given out as they are f
 depend on how it is cut, so long as the encoder declares how far it sees. Where it sees everything, tiles overlap and
 are blended, which is approximate.
 
+Where colours depend on all queries, through a few means over them (``passes``), the tiles are gone over for each of
+those first: the result is that of the whole image asked for at once.
+
 Decoding happens in ``ContinuousImage.render_grid``, window by window: a fused gather, decoder and blend belongs there.
 """
 
@@ -18,10 +21,17 @@ from torch import Tensor
 
 from liif_core.device import autocast
 from liif_core.errors import UserError
-from liif_core.geometry import Size, region_axes
-from liif_core.model import DEVICE_WINDOW, ContinuousImage, ContinuousModel, Part
+from liif_core.continuous import (
+    DEVICE_WINDOW,
+    ContinuousImage,
+    ContinuousModel,
+    Moments,
+    Part,
+    Region,
+    RunningMean,
+)
+from liif_core.geometry import Size, region_axes, whole_size
 
-Region = tuple[float, float, float, float]  # (top, left, bottom, right) in pixels of the image
 Reader = Callable[[slice, slice], Tensor]  # rows and columns of the image -> (B, channels, h, w) in [0, 1]
 
 _LAP = 24  # pixels by which tiles overlap to each side, where no halo makes them exact
@@ -38,6 +48,7 @@ class Plan:
     rows: int
     halo: int
     lap: int  # above 0: tiles are blended, and the result is approximate
+    whole: "Plan | None" = None  # how all of the image is cut, where a region is rendered that depends on all of it
 
 
 @frozen
@@ -49,6 +60,7 @@ class _Span:
     first: int
     last: int
     weight: Tensor | None
+    own: slice  # of ``first`` to ``last``: those that lie in no other tile
 
 
 def default_memory(device: torch.device) -> int:
@@ -73,10 +85,13 @@ def plan(model: ContinuousModel, within: Size, size: Size, region: Region | None
     rows = max(1, min(size[0], int(0.25 * memory) // row))
     area = int(0.5 * memory) // (_bytes_per_pixel(model) * batch)
     halo, lap = (max(within), 0) if model.halo is None else (model.halo, 0)
+    whole = None
+    if model.passes and region is not None:
+        whole = plan(model, within, whole_size(size, within, region), None, memory, batch)
     seen = [min(side, part + 2 * (halo + model.multiple_of)) for side, part in zip(within, needed)]
-    if seen[0] * seen[1] <= area and (model.pointwise or rows == size[0]):
-        return Plan(needed, rows, halo, 0)
-    if not model.pointwise:
+    if seen[0] * seen[1] <= area and (model.passes is not None or rows == size[0]):
+        return Plan(needed, rows, halo, 0, whole)
+    if model.passes is None:
         raise UserError(
             f"memory: {memory / 1e6:.0f} MB are too few: this decoder's colours depend on all that is asked for at once, "
             "so that the image cannot be cut; give more, or a smaller size or --region"
@@ -90,7 +105,13 @@ def plan(model: ContinuousModel, within: Size, size: Size, region: Region | None
     if wide < least:
         enough = 2 * _bytes_per_pixel(model) * batch * (least + around) ** 2
         raise UserError(f"memory: {memory / 1e6:.0f} MB are too few for this model; at least {enough / 1e6:.0f} MB")
-    return Plan((high, wide), rows, halo, lap)
+    return Plan((high, wide), rows, halo, lap, whole)
+
+
+def work(model: ContinuousModel, within: Size, size: Size, region: Region | None) -> int:
+    """How many output pixels ``render_bands`` goes over, those of its passes included: what ``done`` adds up to."""
+    height, width = size if region is None else whole_size(size, within, region)
+    return size[0] * size[1] + (model.passes or 0) * height * width
 
 
 def render_bands(
@@ -108,10 +129,15 @@ def render_bands(
     """The image (B, channels, rows, W) from top to bottom in bands of rows, float32 on the CPU, not clamped.
 
     ``read`` gives parts of the image, whose size is ``within``; ``size`` is (H, W) of the output, or of ``region``.
-    ``done`` is told of output pixels as they are rendered.
+    ``done`` is told of output pixels as they are gone over: see ``work``.
     """
     rows, columns, cell = region_axes(size, within, region)
     tiles = _Tiles(model, read, within, cut, torch.device(device), precision)
+    if model.passes and region is None:
+        tiles.moments = tiles.gathered(rows, columns, cell, done)
+    elif model.passes:
+        whole = _Tiles(model, read, within, cut.whole or cut, torch.device(device), precision)
+        tiles.moments = whole.gathered(*region_axes(whole_size(size, within, region), within, None)[:2], cell, done)
     down = list(_spans(rows, within[0], cut.tile[0], cut.lap))
     across = list(_spans(columns, within[1], cut.tile[1], cut.lap))
     strip, begun = None, 0  # rows in the making, and how many were given out before them
@@ -145,7 +171,7 @@ def _weights(row: _Span, column: _Span, top: int, bottom: int) -> Tensor:
 
 
 class _Tiles:
-    """Encodes parts of an image; keeps the last."""
+    """Encodes parts of an image, keeping the last, and asks them for colours."""
 
     def __init__(
         self, model: ContinuousModel, read: Reader, within: Size, cut: Plan, device: torch.device, precision: str
@@ -153,6 +179,7 @@ class _Tiles:
         self.model, self.read, self.within, self.cut = model, read, within, cut
         self.device, self.precision = device, precision
         self.window: int | None = None
+        self.moments: Moments = ()
         self._kept: tuple[tuple[int, ...], ContinuousImage] | None = None
 
     def encoded(self, row: _Span, column: _Span) -> ContinuousImage:
@@ -178,19 +205,38 @@ class _Tiles:
         """What a tile answers for, of these output rows: (first row, last row, colours), a bounded piece at a time."""
         picture = self.encoded(row, column)
         mine = columns[column.first : column.last]
-        step = max(1, _PIECE // (len(mine) * self.model.channels)) if picture.pointwise else len(rows)
+        step = len(rows) if picture.passes is None else max(1, _PIECE // (len(mine) * self.model.channels))
         for top in range(0, len(rows), step):
             bottom = min(len(rows), top + step)
-            yield top, bottom, self._rendered(picture, rows[top:bottom], mine, cell)
+            part = rows[top:bottom]
+            yield top, bottom, self._in_memory(
+                lambda: picture.render_grid(part, mine, cell, self.window, self.moments).float().cpu(), len(part) * len(mine)
+            )
 
-    def _rendered(self, picture: ContinuousImage, rows: Tensor, columns: Tensor, cell: Tensor) -> Tensor:
-        """On the CPU; halves the window, and goes on, where a GPU runs out of memory."""
+    def gathered(self, rows: Tensor, columns: Tensor, cell: Tensor, done: Callable[[int], object]) -> Moments:
+        """The moments of a grid over the whole image, of each tile's own output pixels."""
+        moments: Moments = ()
+        for _ in range(self.model.passes or 0):
+            mean = RunningMean()
+            for row in _spans(rows, self.within[0], self.cut.tile[0], self.cut.lap):
+                for column in _spans(columns, self.within[1], self.cut.tile[1], self.cut.lap):
+                    picture, own = self.encoded(row, column), (rows[row.own], columns[column.own])
+                    count = len(own[0]) * len(own[1])
+                    if count:
+                        part = self._in_memory(lambda: picture.grid_moment(*own, cell, moments, self.window), count)
+                        mean.add(part, count)
+                        done(count)
+            moments += (mean.value(like=part),)
+        return moments
+
+    def _in_memory(self, call: Callable[[], Tensor], queries: int) -> Tensor:
+        """Halves the window, and tries again, where a GPU runs out of memory."""
         while True:
             try:
                 with torch.inference_mode(), autocast(self.device, self.precision):
-                    return picture.render_grid(rows, columns, cell, self.window).float().cpu()
+                    return call()
             except torch.cuda.OutOfMemoryError:
-                self.window = min(self.window or DEVICE_WINDOW, len(rows) * len(columns)) // 2
+                self.window = min(self.window or DEVICE_WINDOW, queries) // 2
                 torch.cuda.empty_cache()
                 if self.window < _SMALLEST_WINDOW:
                     raise UserError("the GPU's memory is too small for this image; give a smaller --memory") from None
@@ -208,6 +254,9 @@ def _spans(axis: Tensor, side: int, tile: int, lap: int) -> Iterator[_Span]:
         last = len(axis) if is_last else int(torch.searchsorted(place, float(stop + lap)))
         if first == last:
             continue
+        inside = (0, len(axis))
+        own = [edge if ends else int(torch.searchsorted(place, float(at)))
+               for edge, ends, at in zip(inside, (is_first, is_last), (start, stop))]
         weight = None
         if lap:
             weight = torch.ones(last - first, dtype=torch.float64)
@@ -216,7 +265,7 @@ def _spans(axis: Tensor, side: int, tile: int, lap: int) -> Iterator[_Span]:
             if not is_last:
                 weight = torch.minimum(weight, ((stop + lap) - place[first:last]) / (2 * lap))
             weight = weight.float()
-        yield _Span(start, stop, first, last, weight)
+        yield _Span(start, stop, first, last, weight, slice(*own))
 
 
 def _bytes_per_pixel(model: ContinuousModel) -> int:

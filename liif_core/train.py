@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from liif_core import files
 from liif_core.checkpoint import Checkpoint, save_checkpoint
+from liif_core.continuous import ContinuousModel
 from liif_core.data import CropDataset, batches, batches_per_epoch
 from liif_core.device import autocast
 from liif_core.errors import Interrupted, UserError
 from liif_core.evaluate import evaluate_set
 from liif_core.experiment import Cosine, Experiment, MultiStep, Schedule
 from liif_core.experiment_file import plain
-from liif_core.model import ContinuousModel
 from liif_core.sources import ImageSet
 from liif_core.training_log import TrainingLog
 

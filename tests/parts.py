@@ -110,7 +110,7 @@ class Decoder(nn.Module):
         self.told = nn.Linear(4, 16)
         self.last = nn.Linear(16, out_channels)
 
-    def prepare(self, field, cell):
+    def prepare(self, field, told):
         return {"code": as_rows(self.code(field.dense()))}
 
     def decode(self, maps, sites, conditions):
@@ -121,7 +121,7 @@ class Decoder(nn.Module):
 
 
 class SetDecoder(Decoder):
-    """A query's colour depends on the others."""
+    """A query's colour depends on the others, in a way that only it knows."""
 
     pointwise = False
 
@@ -130,14 +130,33 @@ class SetDecoder(Decoder):
         return colours - colours.mean(tuple(range(1, colours.ndim - 1)), keepdim=True)
 
 
+class PassesDecoder(Decoder):
+    """A query's colour depends on two means over all: of the colours, and then of how far they are from that."""
+
+    pointwise, passes = False, 2
+
+    def moment(self, maps, sites, conditions):
+        colours = super().decode(maps, sites, conditions).flatten(1, -2)
+        return (colours - maps["mean"].unsqueeze(1)).square().mean(1) if "mean" in maps else colours.mean(1)
+
+    def knowing(self, maps, mean):
+        return {**maps, "spread" if "mean" in maps else "mean": mean}
+
+    def decode(self, maps, sites, conditions):
+        while "spread" not in maps:
+            maps = self.knowing(maps, self.moment(maps, sites, conditions))
+        colours = super().decode(maps, sites, conditions)
+        mean, spread = (maps[n].reshape(len(colours), *[1] * (colours.ndim - 2), -1) for n in ("mean", "spread"))
+        return (colours - mean) / (spread + 0.1)
+
+
 class CellDecoder(Decoder):
     """Prepares for one cell."""
 
     scale_dependent = True
 
-    def prepare(self, field, cell):
-        cell = cell.reshape(len(cell), -1)
-        return {"code": as_rows(self.code(field.dense()) * (1 + cell[:, :1, None, None]))}
+    def prepare(self, field, told):
+        return {"code": as_rows(self.code(field.dense()) * (1 + told["cell"][:, :1, None, None]))}
 
 
 GOOD = {
@@ -149,6 +168,7 @@ GOOD = {
     Conditioning: "conditioning",
     Decoder: "decoder",
     SetDecoder: "decoder",
+    PassesDecoder: "decoder",
     CellDecoder: "decoder",
 }
 

@@ -25,7 +25,7 @@ from liif_core.experiment_file import (
     resolve,
     resolved_toml,
 )  # fmt: skip
-from liif_core.model import ComposedModel, build_model
+from liif_core.model import ComposedModel, build_model, try_out
 from liif_core.plugins import discover
 from liif_core.protocols import Query
 from liif_core.registry import Registry
@@ -104,7 +104,10 @@ def run_experiment(
 
 def _fresh_model(experiment: Experiment) -> ComposedModel:
     torch.manual_seed(experiment.train.seed)
-    return build_model(experiment.model)
+    model = build_model(experiment.model)
+    with torch.random.fork_rng(devices=[]):  # what it draws is not the run's
+        try_out(model)
+    return model
 
 
 def _open(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
@@ -214,11 +217,11 @@ def _described(model: ComposedModel) -> str:
     image = torch.rand(1, model.channels, side, side)
     with _counter() as encoding:
         picture = model.eval().encode(image)
-        cell = torch.full((1, 1, 1, 2), 2 / (side * scale))
-        picture.maps(cell)
+        cell = torch.full((2,), 2 / (side * scale))
+        picture.maps(cell.view(1, 1, 1, 2))
     axis = torch.linspace(-0.9, 0.9, side * scale)
     with _counter() as decoding:
-        picture.query(Query.grid(axis, axis, torch.tensor([2 / (side * scale)] * 2)))
+        picture.query(Query.grid(axis, axis, cell))
     per_code = encoding.get_total_flops() / 2 / side**2
     per_pixel = decoding.get_total_flops() / 2 / (side * scale) ** 2
     lines.append(f"multiply-adds: {per_code:,.0f} per LR pixel (encoder and prepare), {per_pixel:,.0f} per output pixel (decode)")

@@ -206,7 +206,7 @@ class $title(nn.Module):
 
     needs = frozenset({"coordinate"})  # conditions it cannot do without; it is given every one that is declared
     pointwise = True  # a query's colour does not depend on the other queries
-    scale_dependent = False  # prepare does not look at the cell
+    scale_dependent = False  # prepare looks at the codes alone, and not at what is told of the whole image
     radius = 0  # nor, around each code, at others
 
     def __init__(
@@ -226,7 +226,7 @@ class $title(nn.Module):
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)  # with a residual, training starts from it
 
-    def prepare(self, field: LatentField, cell: Tensor) -> Maps:
+    def prepare(self, field: LatentField, told: Mapping[str, Tensor]) -> Maps:
         """What is needed of every code, once per image: here the layer that sees nothing else."""
         return {"code": as_rows(field.linear(self.code.weight, self.code.bias))}
 

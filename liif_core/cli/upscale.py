@@ -26,6 +26,7 @@ from liif_core.cli.upscale_request import (
     share,
     wanted,
 )
+from liif_core.continuous import ContinuousModel
 from liif_core.device import autocast, pick_device, precision_problems
 from liif_core.errors import UserError
 from liif_core.geometry import Scale, Size
@@ -40,9 +41,8 @@ from liif_core.images import (
     read_image,
     to_planes,
 )  # fmt: skip
-from liif_core.model import ContinuousModel
 from liif_core.plugins import discover
-from liif_core.render import default_memory, plan, render_bands
+from liif_core.render import default_memory, plan, render_bands, work
 
 Say = Callable[[str], None]
 
@@ -168,8 +168,8 @@ def _render_file(job: Job, settings: Settings) -> tuple[Size, list[str]]:
     with (
         open_writer(target) as writer,
         tqdm(
-            total=size[0] * size[1], desc=job.source.name, unit="px", unit_scale=True, leave=False, delay=2,
-            disable=settings.quiet or None,
+            total=work(model, within, size, wanted.region), desc=job.source.name, unit="px", unit_scale=True,
+            leave=False, delay=2, disable=settings.quiet or None,
         ) as bar,
     ):  # fmt: skip
         for band in render_bands(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liif_core.protocols import Maps, Query, Sites
+from liif_core.protocols import Maps, Query, SetDecoder, Sites
 from liif_core.registry import Component
 from liif_core.testing import common
 from liif_core.testing.case import (
@@ -85,11 +85,17 @@ class DecoderCase(Case):
         return self.decoded(module, self.maps(module, features, query.cell), query, tuple(features.shape[-2:]))
 
     def maps(self, module: nn.Module, features: Tensor, cell: Tensor) -> Maps:
-        return module.prepare(PlainField(features), cell)
+        """``cell``: (B or 1, ..., 2), one for all queries of an image; what is known of the image is told of it."""
+        size = torch.tensor(features.shape[-2:], device=cell.device)
+        known = {"cell": cell.reshape(len(cell), -1, 2)[:, 0] * size} if self.conditions.get("cell") == 2 else {}
+        return module.prepare(PlainField(features), known)
 
     def decoded(self, module: nn.Module, maps: Maps, query: Query, grid: tuple[int, int]) -> Tensor:
+        return module.decode(maps, *self.asked(query, grid))
+
+    def asked(self, query: Query, grid: tuple[int, int]) -> tuple[Sites, dict[str, Tensor]]:
         sites = plain_sites(query, grid, self.neighbours)
-        return module.decode(maps, sites, self.told(query, sites, grid))
+        return sites, self.told(query, sites, grid)
 
     def told(self, query: Query, sites: Sites, grid: tuple[int, int]) -> dict[str, Tensor]:
         return {name: plain_condition(name, width, query, sites, grid) for name, width in self.conditions.items()}
@@ -110,6 +116,12 @@ def contract(case: DecoderCase) -> None:
     missing = sorted(needs - case.conditions.keys())
     if missing:
         fail(f"needs {missing[0]!r}; check it with conditions = {{{missing[0]!r}: <width>, ...}}")
+    if hasattr(module, "passes"):
+        methods = all(callable(getattr(module, name, None)) for name in ("moment", "knowing"))
+        if not isinstance(module.passes, int) or module.passes < 1 or not methods:
+            fail(f"passes is {module.passes!r}; expected a whole number from 1, and methods 'moment' and 'knowing'")
+        if module.pointwise:
+            fail("has passes, and is pointwise: a colour that needs no other query needs no pass over them")
     common.contract(case)
 
 
@@ -157,8 +169,31 @@ def pointwise(case: DecoderCase) -> None:
                 expect_same(words, {"colours": colours}, {"colours": whole[:, down, across]})
 
 
+def passes(case: DecoderCase) -> None:
+    """A set decoded in windows, by the means that were gathered in windows, has the colours of the whole set."""
+    module = case.build()
+    if not isinstance(module, SetDecoder):
+        return
+    features, query = case.inputs()["features"], _window()
+    rows, columns = query.axes
+    parts = [(down, across) for down in (slice(0, 1), slice(1, 4)) for across in (slice(0, 4), slice(4, 6))]
+    queries = [Query.grid(rows[down], columns[across], query.cell.flatten()) for down, across in parts]
+    with torch.no_grad():
+        maps = case.maps(module, features, query.cell)
+        whole = case.decoded(module, maps, query, GRID)
+        for _ in range(module.passes):
+            means = [module.moment(maps, *case.asked(part, GRID)) for part in queries]
+            weights = [part.shape[0] * part.shape[1] / (len(rows) * len(columns)) for part in queries]
+            maps = module.knowing(maps, sum(mean * weight for mean, weight in zip(means, weights)))
+        expect_same("all of it, by its means", {"colours": case.decoded(module, maps, query, GRID)}, {"colours": whole})
+        for (down, across), part in zip(parts, queries):
+            colours = case.decoded(module, maps, part, GRID)
+            words = f"a window of {part.shape[0]} x {part.shape[1]} of the queries"
+            expect_same(words, {"colours": colours}, {"colours": whole[:, down, across]})
+
+
 def prepare(case: DecoderCase) -> None:
-    """Maps are named tensors, (B, ..., width); another cell changes them only if ``scale_dependent`` is declared."""
+    """Maps are named tensors, (B, ..., width); what is told changes them only if ``scale_dependent`` is declared."""
     module, features = case.build(), case.inputs()["features"]
     with torch.no_grad():
         one, other = (case.maps(module, features, torch.full((1, 1, 2), size)) for size in (0.1, 0.7))
@@ -202,5 +237,5 @@ def radius(case: DecoderCase) -> None:
 
 
 CHECKS: tuple[Check, ...] = (
-    *common.OPTIONS, contract, shape, window, pointwise, prepare, stateless, radius, *common.COMMON,
+    *common.OPTIONS, contract, shape, window, pointwise, passes, prepare, stateless, radius, *common.COMMON,
 )  # fmt: skip

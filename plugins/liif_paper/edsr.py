@@ -6,6 +6,7 @@ from attrs.validators import ge, gt
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
+from liif_paper.published import renamed
 
 
 @frozen
@@ -58,16 +59,12 @@ def _import_edsr(arguments: dict, state: dict, *, published: EDSROptions) -> tup
         "channels": arguments.get("n_feats", published.channels),
         "residual_scale": float(arguments.get("res_scale", published.residual_scale)),
     }
-    prefixes = {"head.0.": "head.", f"body.{blocks}.": "tail."}
+    names = {"head.0": "head", f"body.{blocks}": "tail"}
     for i in range(blocks):
-        prefixes |= {f"body.{i}.body.0.": f"blocks.{i}.first.", f"body.{i}.body.2.": f"blocks.{i}.second."}
-    names = {old + part: new + part for old, new in prefixes.items() for part in ("weight", "bias")}
+        names |= {f"body.{i}.body.0": f"blocks.{i}.first", f"body.{i}.body.2": f"blocks.{i}.second"}
     unused = ("sub_mean.", "add_mean.")  # stored by the published code, and not applied by it
     kept = {name: value for name, value in state.items() if not name.startswith(unused)}
-    unknown = sorted(kept.keys() - names.keys())
-    if unknown:
-        raise ValueError(f"EDSR has no parameter for {unknown[0]!r}")
-    return table, {names[name]: value for name, value in kept.items()}
+    return table, renamed(kept, names, "EDSR")
 
 
 @hookimpl

@@ -25,6 +25,7 @@ from liif_core import (
     hookimpl,
     option,
 )
+from liif_paper.published import mlp_names, mlp_widths, renamed, take_encoder
 
 _FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -59,7 +60,7 @@ class MLP(nn.Module):
             nn.init.zeros_(self.layers[-1].weight)
             nn.init.zeros_(self.layers[-1].bias)
 
-    def prepare(self, field: LatentField, cell: Tensor) -> Maps:
+    def prepare(self, field: LatentField, told: Mapping[str, Tensor]) -> Maps:
         first = self.layers[0]
         return {"code": as_rows(field.linear(first.weight[:, : self.in_channels], first.bias))}
 
@@ -71,7 +72,7 @@ class MLP(nn.Module):
             return blend(hidden, sites.weight)
         hidden = hidden.relu_()
         for layer in self.layers[1:-1]:
-            hidden = _linear_relu(layer, hidden)
+            hidden = linear_relu(layer, hidden)
         return self.layers[-1](blend(hidden, sites.weight))
 
     def _told(self, hidden: Tensor, given: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ class MLP(nn.Module):
         return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], dim=-1)
 
 
-def _linear_relu(layer: nn.Linear, x: Tensor) -> Tensor:
+def linear_relu(layer: nn.Linear, x: Tensor) -> Tensor:
     """relu(layer(x)); oneDNN's fused kernel, where there is one, saves two passes over the values."""
     fused = _FUSED and x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32
     if fused and not torch.is_grad_enabled():
@@ -99,27 +100,16 @@ def _linear_relu(layer: nn.Linear, x: Tensor) -> Tensor:
 
 def _import_liif(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
     """The published LIIF: an encoder, and an ``imnet`` that is this MLP."""
-    encoder_state = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
-    encoder_table, encoder_state = encoder(arguments["encoder_spec"], encoder_state)
-    imnet = arguments["imnet_spec"]
-    if imnet["name"] != "mlp":
-        raise ValueError(f"imnet {imnet['name']!r}: only 'mlp' is known")
+    encoder_table, result, rest = take_encoder(arguments, state, encoder)
     table = {
-        "channels": imnet["args"].get("out_dim", 3),
+        "channels": arguments["imnet_spec"]["args"].get("out_dim", 3),
         "encoder": encoder_table,
         "features": {"use": "unfold", "size": 3} if arguments.get("feat_unfold", True) else {"use": "plain"},
         "sampling": {"use": "local-ensemble" if arguments.get("local_ensemble", True) else "nearest"},
         "conditioning": [{"use": "coordinate"}] + ([{"use": "cell"}] if arguments.get("cell_decode", True) else []),
-        "decoder": {"use": "mlp", "hidden": list(imnet["args"]["hidden_list"])},
+        "decoder": {"use": "mlp", "hidden": mlp_widths(arguments, "imnet")},
     }
-    result = {f"encoder.{name}": value for name, value in encoder_state.items()}
-    for name, value in state.items():
-        if name.startswith("imnet.layers."):
-            layer, part = name.removeprefix("imnet.layers.").split(".")
-            result[f"decoder.layers.{int(layer) // 2}.{part}"] = value  # the odd ones were activations
-        elif not name.startswith("encoder."):
-            raise ValueError(f"LIIF has no parameter for {name!r}")
-    return table, result
+    return table, result | renamed(rest, mlp_names(rest, "imnet.layers", "decoder.layers"), "LIIF")
 
 
 @hookimpl

@@ -13,7 +13,7 @@ _NUDGE = 1e-6  # keeps a query that lies exactly between two codes on one side
 _SMALLEST_AREA = 1e-9  # keeps the weights finite where all areas vanish
 
 
-def _nearest(position: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+def nearest_code(position: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     """Index of the code nearest to each position along one axis, and that code's own position."""
     inside = position.clamp(-1 + _NUDGE, 1 - _NUDGE)
     index = (((inside + 1) * codes - 1) / 2).round().clamp(0, codes - 1)
@@ -24,7 +24,7 @@ def _axis(position: Tensor, codes: int, sides: tuple[int, ...]) -> tuple[Tensor,
     """(len(sides), *shape) indices and offsets, in feature-cell units, of the code to each side of a position."""
     indices, offsets = [], []
     for side in sides:
-        index, centre = _nearest(position + (side / codes + _NUDGE) if side else position, codes)
+        index, centre = nearest_code(position + (side / codes + _NUDGE) if side else position, codes)
         indices.append(index)
         offsets.append((position - centre) * codes)
     return torch.stack(indices), torch.stack(offsets)

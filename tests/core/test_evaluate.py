@@ -17,7 +17,7 @@ from liif_core.errors import UserError
 from liif_core.evaluate import evaluate, evaluate_set, open_sets
 from liif_core.experiment import EvaluationSet, FolderSource, PairedFoldersSource
 from liif_core.geometry import Scale
-from liif_core.model import ContinuousImage, ContinuousModel
+from liif_core.continuous import ContinuousImage, ContinuousModel
 from liif_core.sources import open_images
 
 QUIET = dict(device="cpu", progress=False)
@@ -39,7 +39,7 @@ class Nearest(ContinuousModel):
 class NearestImage(ContinuousImage):
     def __init__(self, model, image):
         self.model, self.image, self.size = model, image, tuple(image.shape[-2:])
-        self.channels, self.device, self.pointwise = model.channels, image.device, True
+        self.channels, self.device = model.channels, image.device
 
     def query(self, where, cell=None):
         raise AssertionError("whole images are rendered")

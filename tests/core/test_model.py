@@ -11,7 +11,7 @@ from torch import nn
 
 import liif_core
 from liif_core import Component, UserError, build_model, make_coord
-from liif_core import model as model_module
+from liif_core import continuous
 from liif_core.experiment_file import model_from_table
 
 
@@ -47,7 +47,7 @@ def assert_equal(found, expected, atol=1e-6):
 def test_windows_do_not_show(registry, image, monkeypatch, limit, ensemble, residual):
     picture = small_model(registry, ensemble=ensemble, residual=residual).encode(image)
     whole = picture.render((11, 13))
-    monkeypatch.setattr(model_module, "WINDOW", limit)
+    monkeypatch.setattr(continuous, "WINDOW", limit)
     assert_equal(picture.render((11, 13)), whole)
 
 
@@ -224,8 +224,8 @@ class Flat(nn.Module):
         self.prepared, self.decoded = [], []
         vars(self).update(flags)
 
-    def prepare(self, field, cell):
-        self.prepared.append(cell)
+    def prepare(self, field, told):
+        self.prepared.append(dict(told))
         return {"mean": liif_core.as_rows(field.dense().mean(1, keepdim=True))}
 
     def decode(self, maps, sites, conditions):
@@ -241,7 +241,7 @@ def flat(extended, **flags):
 
 
 def test_prepare_is_called_once_an_image(extended, image, monkeypatch):
-    monkeypatch.setattr(model_module, "WINDOW", 10)
+    monkeypatch.setattr(continuous, "WINDOW", 10)
     decoder, model = flat(extended)
     picture = model.encode(image)
     for size in [(8, 9), (20, 4)]:
@@ -253,18 +253,19 @@ def test_prepare_is_called_once_an_image(extended, image, monkeypatch):
 
 
 def test_prepare_is_called_once_a_cell_if_it_looks_at_it(extended, image, monkeypatch):
-    monkeypatch.setattr(model_module, "WINDOW", 10)
+    monkeypatch.setattr(continuous, "WINDOW", 10)
     decoder, model = flat(extended, scale_dependent=True)
     picture = model.encode(image)
     for size in [(8, 9), (8, 9), (20, 4)]:
         picture.render(size)
-    assert_equal(
-        torch.stack([cell.flatten() for cell in decoder.prepared]), torch.tensor([[2 / 8, 2 / 9], [2 / 20, 2 / 4]])
-    )
+    # the image is 7 x 6: a cell is told in feature-cell units, and what differs between queries is not told
+    assert [list(told) for told in decoder.prepared] == [["cell"], ["cell"]]
+    found = torch.cat([told["cell"] for told in decoder.prepared])
+    torch.testing.assert_close(found, torch.tensor([[14 / 8, 12 / 9], [14 / 20, 12 / 4]]))
 
 
 def test_not_pointwise_is_asked_for_at_once(extended, image, monkeypatch):
-    monkeypatch.setattr(model_module, "WINDOW", 10)
+    monkeypatch.setattr(continuous, "WINDOW", 10)
     decoder, model = flat(extended, pointwise=False)
     model.encode(image).render((8, 9))
     assert [shape for shape, _ in decoder.decoded] == [(8, 9)]

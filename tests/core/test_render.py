@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from plain import small_model
 from torch import nn
 
-from liif_core import UserError, as_rows, blend, gather, model
+from liif_core import UserError, as_rows, blend, continuous, gather, model
 from liif_core.geometry import Scale, scaled_size
 from liif_core.render import Plan, _spans, default_memory, plan, render_bands
 
@@ -93,7 +93,7 @@ def test_any_cut_gives_the_whole(models, data):
     cut = Plan(tile, draw(st.integers(1, 50), label="rows"), m.halo, 0)
     with pytest.MonkeyPatch.context() as patch:
         window = draw(st.integers(1, 3000), label="window")
-        patch.setattr(model, "WINDOW", window)
+        patch.setattr(continuous, "WINDOW", window)
         patch.setattr(model, "CACHE", draw(st.sampled_from([1, 1 << 16, 1 << 21]), label="cache"))
         patch.setattr("liif_core.render._PIECE", draw(st.sampled_from([1, 300, 5000]), label="piece"))
         found, _, _ = joined(m, image, size, cut)
@@ -189,22 +189,22 @@ def test_plans_keep_to_the_memory(models):
 def test_a_window_too_large_for_the_gpu_is_halved(models, monkeypatch):
     """What torch raises when a GPU is full, raised here by hand."""
     asked = []
-    original = model.ContinuousImage.render_grid
+    original = continuous.ContinuousImage.render_grid
 
-    def full(self, rows, columns, cell, window=None):
+    def full(self, rows, columns, cell, window=None, moments=()):
         asked.append(window)
         if window is None or window > 2000:
             raise torch.cuda.OutOfMemoryError("full")
         return original(self, rows, columns, cell, window)
 
-    monkeypatch.setattr(model.ContinuousImage, "render_grid", full)
+    monkeypatch.setattr(continuous.ContinuousImage, "render_grid", full)
     image = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     found, _, _ = joined(models[0], image, (80, 90), Plan((20, 20), 80, models[0].halo, 0))
     assert asked == [None, 3600, 1800]
     monkeypatch.undo()
     assert (found - models[0].encode(image).render((80, 90))).abs().max() <= 1e-6
 
-    monkeypatch.setattr(model.ContinuousImage, "render_grid", lambda *a: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
+    monkeypatch.setattr(continuous.ContinuousImage, "render_grid", lambda *a: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError()))
     with pytest.raises(UserError, match="smaller --memory"):
         joined(models[0], image, (80, 90), Plan((20, 20), 80, models[0].halo, 0))
 
@@ -215,7 +215,7 @@ class Symmetric(nn.Module):
 
     needs, pointwise, scale_dependent, radius = frozenset(), True, False, 0
 
-    def prepare(self, field, cell):
+    def prepare(self, field, told):
         return {"code": as_rows(field.dense())}
 
     def decode(self, maps, sites, conditions):

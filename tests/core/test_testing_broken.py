@@ -12,6 +12,7 @@ from parts import (
     Encoder,
     Features,
     Field,
+    PassesDecoder,
     Patches,
     Sampling,
     SetDecoder,
@@ -378,6 +379,36 @@ class NoFlag(Decoder):
 
 
 @broken("decoder", "contract")
+class PassesOverNothing(PassesDecoder):
+    pointwise = True
+
+
+@broken("decoder", "contract")
+class NoPasses(PassesDecoder):
+    passes = 0
+
+
+@broken("decoder", "passes")
+class Sums(PassesDecoder):
+    """Not a mean: windows of two sizes tell."""
+
+    def moment(self, maps, sites, conditions):
+        return super().moment(maps, sites, conditions) * sites.index[0, 0].numel()
+
+    def decode(self, maps, sites, conditions):
+        count = sites.index[0, 0].numel()
+        return super().decode({n: v / count if n in ("mean", "spread") else v for n, v in maps.items()}, sites, conditions)
+
+
+@broken("decoder", "passes")
+class OwnSpread(PassesDecoder):
+    """Does not use a mean that it is given."""
+
+    def decode(self, maps, sites, conditions):
+        return super().decode({name: value for name, value in maps.items() if name != "spread"}, sites, conditions)
+
+
+@broken("decoder", "contract")
 class RadiusMissing(Decoder):
     radius = None
 
@@ -414,14 +445,14 @@ class LooksAtCell(CellDecoder):
 
 @broken("decoder", "prepare")
 class MoreThanTensors(Decoder):
-    def prepare(self, field, cell):
-        return {**super().prepare(field, cell), "size": field.dense().shape[-2:]}
+    def prepare(self, field, told):
+        return {**super().prepare(field, told), "size": field.dense().shape[-2:]}
 
 
 @broken("decoder", "stateless")
 class KeepsMaps(Decoder):
-    def prepare(self, field, cell):
-        self.maps = super().prepare(field, cell)
+    def prepare(self, field, told):
+        self.maps = super().prepare(field, told)
         return self.maps
 
     def decode(self, maps, sites, conditions):
@@ -437,7 +468,7 @@ class LooksAround(Decoder):
 
 @broken("decoder", "gradients")
 class Unlearning(Decoder):
-    def prepare(self, field, cell):
+    def prepare(self, field, told):
         return {"code": as_rows(self.code(field.dense().detach()))}
 
 

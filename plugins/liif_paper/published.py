@@ -1,0 +1,49 @@
+"""What importers of published checkpoints share: their ``args`` and ``sd``, in the published layers' names."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], owner: str) -> State:
+    """Every parameter under our name; ``names`` says what a published layer, or a single parameter, is called here.
+
+    Raises ValueError for a parameter of no such layer.
+    """
+    result = {}
+    for name, value in state.items():
+        layer, _, part = name.rpartition(".")
+        if name in names:
+            result[names[name]] = value
+        elif layer in names:
+            result[f"{names[layer]}.{part}"] = value
+        else:
+            raise ValueError(f"{owner} has no parameter for {name!r}")
+    return result
+
+
+def take_encoder(
+    arguments: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Callable[..., tuple[dict, dict]]
+) -> tuple[dict[str, Any], State, State]:
+    """The ``[model.encoder]`` table, the encoder's state under our names, and what is left of the published state."""
+    part = {k.removeprefix("encoder."): value for k, value in state.items() if k.startswith("encoder.")}
+    table, converted = encoder(arguments["encoder_spec"], part)
+    rest = {k: value for k, value in state.items() if not k.startswith("encoder.")}
+    return table, {f"encoder.{k}": value for k, value in converted.items()}, rest
+
+
+def mlp_widths(arguments: Mapping[str, Any], network: str) -> list[int]:
+    """The hidden widths of a published MLP, ``network`` being "imnet" or so. Raises ValueError where it is none."""
+    spec = arguments[f"{network}_spec"]
+    if spec["name"] != "mlp":
+        raise ValueError(f"{network} {spec['name']!r}: only 'mlp' is known")
+    return list(spec["args"]["hidden_list"])
+
+
+def mlp_names(state: Mapping[str, Tensor], published: str, ours: str) -> dict[str, str]:
+    """For ``renamed``: the linear layers of a published MLP, which counted its activations too."""
+    layers = {name.removeprefix(f"{published}.").split(".")[0] for name in state if name.startswith(f"{published}.")}
+    return {f"{published}.{n}": f"{ours}.{int(n) // 2}" for n in layers if n.isdecimal() and int(n) % 2 == 0}
