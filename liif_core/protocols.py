@@ -181,4 +181,8 @@ def blend(values: Tensor, weight: Tensor) -> Tensor:
     """The weighted sum over the K neighbours: (K, B, *Q, D) and (K, B or 1, *Q) -> (B, *Q, D)."""
     if len(values) == 1:
         return values[0]  # a single weight is 1
-    return (values * weight.unsqueeze(-1).to(values.dtype)).sum(0)
+    weight = weight.unsqueeze(-1).to(values.dtype)
+    result = values[0] * weight[0]
+    for value, its in zip(values[1:], weight[1:]):  # one by one: no second tensor as large as all of them
+        result = torch.addcmul(result, value, its)
+    return result

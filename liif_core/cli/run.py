@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from liif_core import files, report
 from liif_core.checkpoint import load_checkpoint, tensors_sha256
@@ -26,6 +25,7 @@ from liif_core.experiment_file import (
     resolved_toml,
 )  # fmt: skip
 from liif_core.model import ComposedModel, build_model, try_out
+from liif_core.operations import counter
 from liif_core.plugins import discover
 from liif_core.protocols import Query
 from liif_core.registry import Registry
@@ -200,27 +200,18 @@ def _count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _counter() -> FlopCounterMode:
-    """Counts addmm_ too, which torch's own table leaves out."""
-
-    def operations(_: Any, a: list[int], b: list[int], **__: Any) -> int:
-        return 2 * a[0] * a[1] * b[1]
-
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: operations})
-
-
 def _described(model: ComposedModel) -> str:
     """Parameters of each part, and multiply-adds per LR pixel and per output pixel, counted on a small image."""
     parts = {"encoder": model.encoder, "features": model.features, "sampling": model.sampling, "conditioning": model.conditioning, "decoder": model.decoder}
     lines = [f"parameters: {_count(model):,} ({', '.join(f'{name} {_count(part):,}' for name, part in parts.items() if _count(part))})"]
     side, scale = 16, 4
     image = torch.rand(1, model.channels, side, side)
-    with _counter() as encoding:
+    with counter() as encoding:
         picture = model.eval().encode(image)
         cell = torch.full((2,), 2 / (side * scale))
         picture.maps(cell.view(1, 1, 1, 2))
     axis = torch.linspace(-0.9, 0.9, side * scale)
-    with _counter() as decoding:
+    with counter() as decoding:
         picture.query(Query.grid(axis, axis, cell))
     per_code = encoding.get_total_flops() / 2 / side**2
     per_pixel = decoding.get_total_flops() / 2 / (side * scale) ** 2

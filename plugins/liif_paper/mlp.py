@@ -25,9 +25,8 @@ from liif_core import (
     hookimpl,
     option,
 )
+from liif_paper.linear import fused_linear
 from liif_paper.published import mlp_names, mlp_widths, renamed, take_encoder
-
-_FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @frozen
@@ -72,7 +71,7 @@ class MLP(nn.Module):
             return blend(hidden, sites.weight)
         hidden = hidden.relu_()
         for layer in self.layers[1:-1]:
-            hidden = linear_relu(layer, hidden)
+            hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
         return self.layers[-1](blend(hidden, sites.weight))
 
     def _told(self, hidden: Tensor, given: Tensor) -> Tensor:
@@ -87,15 +86,6 @@ class MLP(nn.Module):
     def _joined(self, shape: torch.Size, conditions: Mapping[str, Tensor]) -> Tensor:
         parts = (conditions[name].float() for name in self.conditions)
         return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], dim=-1)
-
-
-def linear_relu(layer: nn.Linear, x: Tensor) -> Tensor:
-    """relu(layer(x)); oneDNN's fused kernel, where there is one, saves two passes over the values."""
-    fused = _FUSED and x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32
-    if fused and not torch.is_grad_enabled():
-        flat = x.reshape(-1, x.shape[-1])
-        return torch.ops.mkldnn._linear_pointwise(flat, layer.weight, layer.bias, "relu", [], "").view(*x.shape[:-1], -1)
-    return layer(x).relu_()
 
 
 def _import_liif(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:

@@ -17,7 +17,7 @@ PLUGINS = ROOT / "plugins"
 
 FLOORS = {  # a module imports only from lower floors; a package stands on one, and orders itself inside
     0: "errors files geometry",
-    0.1: "device download decoding metrics protocols training_log vision",
+    0.1: "device download decoding metrics operations protocols training_log vision",
     0.2: "continuous residual",
     1: "registry report toml_layers",
     2: "experiment hookspecs",

@@ -1,0 +1,33 @@
+"""Counting multiply-adds, as ``liif-run --check`` and the benchmarks tell them."""
+
+import math
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def counter() -> FlopCounterMode:
+    """torch's counter of matrix products and convolutions, with those of its kernels that its own table leaves out.
+
+    ``get_total_flops() / 2`` are multiply-adds; what is done to single numbers is not counted.
+    """
+    extra = {torch.ops.aten.addmm_: _product}
+    if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
+        extra[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = _attention
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        extra[torch.ops.mkldnn._linear_pointwise] = _fused_linear
+    return FlopCounterMode(display=False, custom_mapping=extra)
+
+
+def _product(_: Any, a: list[int], b: list[int], **__: Any) -> int:
+    return 2 * a[0] * a[1] * b[1]
+
+
+def _fused_linear(x: list[int], weight: list[int], *_: Any, **__: Any) -> int:
+    return 2 * x[0] * x[1] * weight[0]
+
+
+def _attention(query: list[int], key: list[int], value: list[int], *_: Any, **__: Any) -> int:
+    *several, queries, width = query
+    return 2 * math.prod(several) * queries * key[-2] * (width + value[-1])
