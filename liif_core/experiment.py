@@ -126,7 +126,8 @@ class MultiStep:
 
     milestones: tuple[int, ...] = option("Epochs after which the rate drops.")
     factor: float = option("By what it is multiplied.", 0.5, check=gt(0))
-    warmup_steps: int = option("Steps over which the rate rises from 0 first.", 0, check=_not_negative)
+    warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
+    warmup_from: float = option("What it rises from, as a part of the rate.", 0.0, check=and_(ge(0), le(1)))
 
 
 @frozen
@@ -134,14 +135,16 @@ class Cosine:
     """``[train.schedule] use = "cosine"``: the rate falls along half a cosine, over all steps."""
 
     final: float = option("What it ends at, as a part of the first rate.", 0.0, check=and_(ge(0), le(1)))
-    warmup_steps: int = option("Steps over which the rate rises from 0 first.", 0, check=_not_negative)
+    warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
+    warmup_from: float = option("What it rises from, as a part of the rate.", 0.0, check=and_(ge(0), le(1)))
 
 
 @frozen
 class Constant:
     """``[train.schedule] use = "constant"``."""
 
-    warmup_steps: int = option("Steps over which the rate rises from 0 first.", 0, check=_not_negative)
+    warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
+    warmup_from: float = option("What it rises from, as a part of the rate.", 0.0, check=and_(ge(0), le(1)))
 
 
 Schedule = MultiStep | Cosine | Constant

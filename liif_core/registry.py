@@ -133,12 +133,13 @@ class Registry:
     def find(self, kind: Kind, use: str) -> tuple[Component, Origin]:
         """The component that ``use`` names: ``"name"``, or ``"distribution:name"`` where two have it.
 
+        One component that several distributions offer, such as one that passes on another's, is no matter of choice.
         Raises ValueError, with the nearest name and what is installed.
         """
         owner, _, name = use.rpartition(":")
         found = [(c, o) for c, o in self.components[kind] if c.name == name and owner in ("", o.distribution)]
-        if len(found) == 1:
-            return found[0]
+        if len({component for component, _ in found}) == 1:
+            return min(found, key=lambda pair: pair[1].distribution)
         if found:
             both = " and ".join(str(origin) for _, origin in found)
             ways = " or ".join(repr(f"{origin.distribution}:{name}") for _, origin in found)

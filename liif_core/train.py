@@ -53,7 +53,8 @@ def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 def rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
     """What the learning rate of step ``step`` (from 0) is multiplied by: a function, so that resuming is exact."""
-    warm = min(1.0, (step + 1) / (schedule.warmup_steps + 1))
+    risen = min(1.0, (step + 1) / (schedule.warmup_steps + 1))
+    warm = schedule.warmup_from + (1 - schedule.warmup_from) * risen
     if isinstance(schedule, MultiStep):
         epoch = step // steps_per_epoch
         return warm * schedule.factor ** sum(milestone <= epoch for milestone in schedule.milestones)

@@ -17,7 +17,10 @@ import tiny
 from liif_core import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = {"liif-rdn": "rdn_liif.toml", "liif-lte": "edsr_lte.toml"}  # distribution -> an experiment that uses it
+EXAMPLES = {  # distribution -> the arguments of an experiment that uses it
+    "liif-rdn": ["experiments/rdn_liif.toml"],
+    "liif-lte": ["experiments/edsr_lte.toml", "--set", "model.decoder.use=liif-lte:lte"],
+}
 
 
 def test_every_example_is_here():
@@ -37,7 +40,7 @@ def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
     clutter = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", ".pytest_cache")
     core = folder / "liif-core"
-    for name in ("liif_core", "plugins/liif_paper"):
+    for name in ("liif_core", "plugins/liif_paper", "plugins/liif_lineage"):
         shutil.copytree(ROOT / name, core / name, ignore=clutter)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, core)
@@ -113,7 +116,7 @@ def test_two_steps(name, full, place):
     changes += [f"validate.{images}", "validate.every=1", f'evaluate=[{{name="few", scales=[2.5], {images}}}]']
     overrides = [part for change in changes for part in ("--set", change)]
     options = ["--profile", "samples", "--out", "out", "--device", "cpu", "--quiet"]
-    done = run(full, "-m", "liif_core", "run", f"experiments/{EXAMPLES[name]}", *options, *overrides, folder=place)
+    done = run(full, "-m", "liif_core", "run", *EXAMPLES[name], *options, *overrides, folder=place)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((place / "out" / "report.json").read_text())
     assert report["trained"]["steps"] == 2 and [r["scale"] for r in report["results"]] == [2.5]
@@ -132,7 +135,7 @@ def missed_here(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_without_it_the_message_says_what_to_install(name, bare, place):
     missed_here(name)
-    done = run(bare, "-m", "liif_core", "run", f"experiments/{EXAMPLES[name]}", "--check", folder=place)
+    done = run(bare, "-m", "liif_core", "run", *EXAMPLES[name], "--check", folder=place)
     kind = {"liif-rdn": "encoder", "liif-lte": "decoder"}[name]
     use = f"{name}:{name.removeprefix('liif-')}"
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -8,6 +8,7 @@ from attrs.validators import ge, gt
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
+from liif_paper.linear import fused_linear
 from liif_paper.published import renamed
 
 
@@ -76,10 +77,12 @@ class WindowAttention(nn.Module):
         high, wide = bias.shape[1:3]
         down, across, tokens = height // high, width // wide, high * wide
         x = x.view(batch, down, high, across, wide, channels).transpose(2, 3).reshape(-1, tokens, channels)
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        joined = fused_linear(x, self.qkv.weight, self.qkv.bias, "none")
+        query, key, value = joined.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mask = bias.reshape(1, self.heads, tokens, tokens).to(query.dtype)
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = self.project(x.transpose(1, 2).reshape(-1, tokens, channels))
+        x = x.transpose(1, 2).reshape(-1, tokens, channels)
+        x = fused_linear(x, self.project.weight, self.project.bias, "none")
         x = x.view(batch, down, across, high, wide, channels).transpose(2, 3)
         return x.reshape(batch, height, width, channels)
 
@@ -93,11 +96,14 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = WindowAttention(options, shifted)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = nn.ModuleList([nn.Linear(width, hidden), nn.Linear(hidden, width)])
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
+        hidden = self.mlp_norm(x)
+        for layer, then in zip(self.mlp, ("gelu", "none")):
+            hidden = fused_linear(hidden, layer.weight, layer.bias, then)
+        return x + hidden
 
 
 class Group(nn.Module):
@@ -171,7 +177,7 @@ _LAYERS = {
 _BLOCK = {
     "norm1": "attention_norm", "attn.qkv": "attention.qkv", "attn.proj": "attention.project",
     "attn.relative_position_bias_table": "attention.position",
-    "norm2": "mlp_norm", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2",
+    "norm2": "mlp_norm", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.1",
 }  # fmt: skip
 
 

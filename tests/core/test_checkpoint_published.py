@@ -44,7 +44,7 @@ def test_published_becomes_ours(shared, registry, tmp_path):
     assert torch.equal(ours.encode(image).render((11, 7)), theirs.encode(image).render((11, 7)))
 
 
-@pytest.mark.parametrize("name, part, kind", [("lte", "'lte'", "model"), ("liif-rdn", "'rdn'", "encoder")])
+@pytest.mark.parametrize("name, part, kind", [("lte", "'lte'", "model"), ("ciaosr", "'ciaosr'", "model"), ("liif-rdn", "'rdn'", "encoder")])
 def test_published_names_no_plugin_knows(shared, tmp_path, name, part, kind, plugin_of):
     """Only the paper's plugins: the message says which kind of plugin is missing."""
     from liif_paper import conditioning, edsr, mlp, sampling, unfold

@@ -208,8 +208,8 @@ def test_import(folder, shared):
     before = (folder / "ours.safetensors").read_bytes()
     refused = invoke("import", published, "ours.safetensors", command=liif)
     assert refused.exit_code == 2 and "--overwrite" in refused.output
-    missing = invoke("import", shared / "golden" / "liif-rcan.pth", "other.safetensors", command=liif)
-    assert missing.exit_code == 2 and "no installed plugin imports the encoder 'rcan'" in missing.output
+    missing = invoke("import", shared / "golden" / "ciaosr.pth", "other.safetensors", command=liif)
+    assert missing.exit_code == 2 and "no installed plugin imports the model 'ciaosr'" in missing.output
     assert (folder / "ours.safetensors").read_bytes() == before and not (folder / "other.safetensors").exists()
 
 

@@ -48,6 +48,16 @@ def test_one_name_of_two_distributions(filled):
     assert filled.find("encoder", "two:shared")[1] == TWO
 
 
+def test_one_component_of_two_distributions(filled):
+    """Passed on as it is: neither distribution changes what the name means."""
+    passed_on = filled.find("encoder", "edsr")[0]
+    registry = Registry()
+    for origin in (TWO, ONE):
+        registry = registry.with_plugin(origin, {"encoder": [passed_on]})
+    assert registry.find("encoder", "edsr") == (passed_on, ONE)
+    assert registry.find("encoder", "two:edsr") == (passed_on, TWO)
+
+
 @pytest.mark.parametrize(
     "use, part",
     [

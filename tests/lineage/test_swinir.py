@@ -127,7 +127,7 @@ def test_network_written_out():
             x = x + plain_attention(attention, norm(x, f"{name}.attention_norm"), shift)
             hidden = gelu(F.linear(norm(x, f"{name}.mlp_norm"), *layer(f"{name}.mlp.0")))
             assert hidden.shape[-1] == 9
-            x = x + F.linear(hidden, *layer(f"{name}.mlp.2"))
+            x = x + F.linear(hidden, *layer(f"{name}.mlp.1"))
         x = start + conv(x.permute(2, 0, 1), f"groups.{group}.tail").permute(1, 2, 0)
     x = conv(head + conv(norm(x, "norm").permute(2, 0, 1), "tail"), "output")
     torch.testing.assert_close(model(image), torch.where(x > 0, x, 0.01 * x), rtol=0, atol=1e-10)
@@ -328,7 +328,7 @@ def test_import_of_published_names():
         ours = f"groups.{block[0]}.blocks.0"
         for old, new in {
             "norm1": "attention_norm", "attn.qkv": "attention.qkv", "attn.proj": "attention.project",
-            "norm2": "mlp_norm", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2",
+            "norm2": "mlp_norm", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.1",
         }.items():  # fmt: skip
             layers[f"layers.{block}.{old}"] = f"{ours}.{new}"
         names[f"layers.{block}.attn.relative_position_bias_table"] = f"{ours}.attention.position"
