@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from parts import PassesDecoder
 from plain import small_model
 from torch import nn
 
 import liif_core
-from liif_core import Component, UserError, build_model, make_coord
-from liif_core import continuous
+from liif_core import Component, UserError, build_model, continuous, make_coord
 from liif_core.experiment_file import model_from_table
+from liif_core.model import try_out
 
 
 @pytest.fixture
@@ -269,6 +270,82 @@ def test_not_pointwise_is_asked_for_at_once(extended, image, monkeypatch):
     decoder, model = flat(extended, pointwise=False)
     model.encode(image).render((8, 9))
     assert [shape for shape, _ in decoder.decoded] == [(8, 9)]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_one_cell_at_a_time_if_prepare_looks_at_it(extended, image, several):
+    """Whoever repeats one cell for every query, as published code does, asks for one; several are refused."""
+    decoder, model = flat(extended, scale_dependent=True)
+    cells = torch.tensor([[0.1, 0.2], [0.3, 0.4]]).unsqueeze(1).repeat(1, 5, 1)  # one for each of two images
+    if several:
+        cells[1, 3, 0] = 0.35
+        with pytest.raises(ValueError, match="cell: this decoder prepares an image for one cell"):
+            model.encode(image).query(torch.zeros(2, 5, 2), cells)
+    else:
+        model.encode(image).query(torch.zeros(2, 5, 2), cells)
+        torch.testing.assert_close(decoder.prepared[0]["cell"], cells[:, 0] * torch.tensor([7, 6]))
+
+
+def test_what_differs_between_queries_is_not_known_of_the_image(extended, image):
+    class Both(Flat):
+        scale_dependent = True
+
+        def prepare(self, field, told):
+            told["coordinate"]
+
+    registry = extended(liif_decoders=Component("both", lambda options, **sizes: Both()))
+    model = build(registry, decoder={"use": "both"})
+    with pytest.raises(ValueError, match="condition 'coordinate' is not one for all queries .*'cell' is"):
+        model.encode(image).render((3, 3))
+    with pytest.raises(UserError, match="its parts do not work together: ValueError: the condition 'coordinate'"):
+        try_out(model)
+
+
+def test_try_out_notices_colours_of_another_shape(extended):
+    class Grey(Flat):
+        def decode(self, maps, sites, conditions):
+            return super().decode(maps, sites, conditions)[..., :1]
+
+    registry = extended(liif_decoders=Component("grey", lambda options, **sizes: Grey()))
+    with pytest.raises(UserError, match=r"expected colours \(1, 3, 6, 5\), got \(1, 1, 6, 5\)"):
+        try_out(build(registry, decoder={"use": "grey"}))
+
+
+def test_try_out_leaves_a_model_as_it_is(registry):
+    model = build(registry).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    try_out(model)
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_pointwise_with_passes_is_refused(extended):
+    class Odd(Flat):
+        passes = 1
+
+        def moment(self, maps, sites, conditions): ...
+
+        def knowing(self, maps, mean): ...
+
+    registry = extended(liif_decoders=Component("odd", lambda options, **sizes: Odd()))
+    with pytest.raises(UserError, match="model.decoder: 'odd' of test-plugin 1.2.3 is pointwise, and has passes"):
+        build(registry, decoder={"use": "odd"})
+
+
+def test_many_points_are_decoded_in_blocks_and_passes(registry, image, monkeypatch):
+    """More scattered points than a block: the same colours, and in whatever order they come."""
+    model = small_model(registry)
+    model.decoder = PassesDecoder(None, 36, 3, 4, {"coordinate": 2, "cell": 2}).requires_grad_(False)
+    coord, cell = torch.rand(2, 500, 2) * 2 - 1, torch.tensor([0.1, 0.1])
+    at_once = model.encode(image).query(coord, cell)
+    monkeypatch.setattr("liif_core.model.CACHE", 1)  # blocks of 128
+    seen = []
+    monkeypatch.setattr(model.decoder, "decode", lambda maps, sites, told, f=model.decoder.decode: (
+        seen.append(sites.index.shape[2]), f(maps, sites, told))[1])
+    order = torch.randperm(500)
+    with torch.no_grad():
+        in_blocks = model.encode(image).query(coord, cell)
+        assert seen == [128, 128, 128, 116] and (in_blocks - at_once).abs().max() < 1e-5
+        assert (model.encode(image).query(coord[:, order], cell) - at_once[:, order]).abs().max() < 1e-5
 
 
 def test_conditions_come_by_name(extended, image):

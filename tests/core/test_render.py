@@ -4,12 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts import PassesDecoder
 from plain import small_model
 from torch import nn
 
 from liif_core import UserError, as_rows, blend, continuous, gather, model
 from liif_core.geometry import Scale, scaled_size
-from liif_core.render import Plan, _spans, default_memory, plan, render_bands
+from liif_core.render import Plan, _spans, default_memory, plan, render_bands, work
 
 
 class Blocks(nn.Module):
@@ -60,7 +61,7 @@ def joined(m, image, size, cut, region=None, **options):
     result = torch.cat(bands, dim=2)
     assert result.shape == (len(image), m.channels, *size)
     if not cut.lap:
-        assert sum(counted) == size[0] * size[1]
+        assert sum(counted) == work(m, tuple(image.shape[-2:]), size, region)
     return result, bands, seen
 
 
@@ -74,7 +75,9 @@ def models(registry):
     blocks.decoder = decoder.build(
         decoder.options(hidden=(16,)), in_channels=72, out_channels=3, neighbours=4, conditions={"coordinate": 2, "cell": 2}
     )
-    return [*made, blocks.eval().requires_grad_(False)]
+    of_all = small_model(registry, residual="bilinear")
+    of_all.decoder = PassesDecoder(None, 36, 3, 4, {"coordinate": 2, "cell": 2})
+    return [*made, blocks.eval().requires_grad_(False), of_all.eval().requires_grad_(False)]
 
 
 factor = st.one_of(st.sampled_from([0.5, 1.0, 2.0, 3.0, 4.0]), st.floats(0.3, 6))
@@ -98,6 +101,7 @@ def test_any_cut_gives_the_whole(models, data):
         patch.setattr("liif_core.render._PIECE", draw(st.sampled_from([1, 300, 5000]), label="piece"))
         found, _, _ = joined(m, image, size, cut)
         assert (found - expected).abs().max() <= 1e-5
+        assert (m.encode(image).render(size) - expected).abs().max() <= 1e-5
 
         # a region whose edges lie between output pixels, cut from the larger render
         top, left = draw(st.integers(0, size[0] - 1)), draw(st.integers(0, size[1] - 1))
@@ -160,11 +164,13 @@ def test_spans_cover_every_pixel_once(side, count, tile, lap):
 
     axis = axis_centres(count)
     tile = max(tile, 4 * lap)
-    total = torch.zeros(count)
+    total, own = torch.zeros(count), torch.zeros(count)
     for span in _spans(axis, side, tile, lap):
+        own[span.own] += 1
         assert 0 <= span.start < span.stop <= side and span.stop - span.start <= tile
         total[span.first : span.last] += 1 if span.weight is None else span.weight
     assert torch.allclose(total, torch.ones(count), atol=1e-5)
+    assert torch.equal(own, torch.ones(count))
 
 
 def test_bands_are_as_tall_as_planned(models):
@@ -264,3 +270,29 @@ def test_a_decoder_that_is_not_pointwise_is_never_cut(registry, monkeypatch):
     assert len(bands) == 1 and torch.allclose(found, m.encode(image).render((50, 70)), atol=1e-6)
     with pytest.raises(UserError, match="cannot be cut"):
         plan(m, (20, 30), (5000, 7000), None, 100_000_000)
+
+
+def test_colours_that_depend_on_all_need_the_passes(models):
+    """The cuts above are not equal by chance: tile by tile, each as if it were all, gives another picture."""
+    m = models[-1]
+    image = torch.rand(1, 3, 16, 18, generator=torch.Generator().manual_seed(0))
+    whole = m.encode(image).render((32, 36))
+    halves = [m.encode(image).render_grid(rows, columns, cell) for rows, columns, cell in _halves((16, 18), (32, 36))]
+    assert (torch.cat(halves, dim=2) - whole).abs().max() > 1e-2
+
+
+def _halves(within, size):
+    from liif_core.geometry import region_axes
+
+    rows, columns, cell = region_axes(size, within, None)
+    return [(rows[: size[0] // 2], columns, cell), (rows[size[0] // 2 :], columns, cell)]
+
+
+def test_a_region_that_depends_on_the_whole(models):
+    """A small region is planned for itself, and the passes over the whole image for all of it, within the memory."""
+    m, within, size, region = models[-1], (1000, 1200), (100, 100), (10, 10, 60, 60)
+    cut = plan(m, within, size, region, 40_000_000)
+    assert cut.tile == (51, 51) and cut.whole.whole is None
+    assert cut.whole == plan(m, within, (2000, 2400), None, 40_000_000) and cut.whole.tile[0] < 1000
+    assert work(m, within, size, region) == 100 * 100 + 2 * 2000 * 2400
+    assert plan(models[0], within, size, region, 40_000_000).whole is None

@@ -209,6 +209,8 @@ def test_schedules_are_those_of_torch():
     assert cosine == pytest.approx(rates(torch.optim.lr_scheduler.CosineAnnealingLR, 20, T_max=20, eta_min=0.1))
     warm = [rate_factor(Constant(warmup_steps=4), step, 1, 10) for step in range(6)]
     assert warm == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+    risen = [rate_factor(Constant(warmup_steps=4, warmup_from=0.5), step, 1, 10) for step in range(6)]
+    assert risen == pytest.approx([0.6, 0.7, 0.8, 0.9, 1, 1])
     assert all(0 < rate_factor(Cosine(warmup_steps=3), step, 2, 5) <= 1 for step in range(10))
     assert math.isclose(rate_factor(Cosine(), 10, 2, 5), 0, abs_tol=1e-12)
 
