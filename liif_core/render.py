@@ -82,7 +82,7 @@ def plan(model: ContinuousModel, within: Size, size: Size, region: Region | None
     top, left, bottom, right = region or (0, 0, *within)
     needed = min(within[0], int(bottom) + 1) - max(0, int(top)), min(within[1], int(right) + 1) - max(0, int(left))
     row = size[1] * batch * model.channels * 4  # bytes of one row of output
-    rows = max(1, min(size[0], int(0.25 * memory) // row))
+    rows = max(1, min(size[0], int(0.125 * memory) // row))  # a band, and as much again for its file's own numbers
     area = int(0.5 * memory) // (_bytes_per_pixel(model) * batch)
     halo, lap = (max(within), 0) if model.halo is None else (model.halo, 0)
     whole = None
@@ -220,14 +220,23 @@ class _Tiles:
             mean = RunningMean()
             for row in _spans(rows, self.within[0], self.cut.tile[0], self.cut.lap):
                 for column in _spans(columns, self.within[1], self.cut.tile[1], self.cut.lap):
-                    picture, own = self.encoded(row, column), (rows[row.own], columns[column.own])
+                    own = rows[row.own], columns[column.own]
                     count = len(own[0]) * len(own[1])
                     if count:
-                        part = self._in_memory(lambda: picture.grid_moment(*own, cell, moments, self.window), count)
+                        part = self._moment(row, column, own, cell, moments)
                         mean.add(part, count)
                         done(count)
             moments += (mean.value(like=part),)
         return moments
+
+    def _moment(
+        self, row: _Span, column: _Span, own: tuple[Tensor, Tensor], cell: Tensor, moments: Moments
+    ) -> Tensor:
+        """In a function of its own, so that a tile is let go of before the next is encoded."""
+        picture = self.encoded(row, column)
+        return self._in_memory(
+            lambda: picture.grid_moment(*own, cell, moments, self.window), len(own[0]) * len(own[1])
+        )
 
     def _in_memory(self, call: Callable[[], Tensor], queries: int) -> Tensor:
         """Halves the window, and tries again, where a GPU runs out of memory."""
