@@ -124,6 +124,12 @@ def test_two_steps(name, full, place):
     assert load_checkpoint(place / "out" / "checkpoints" / "last.safetensors").plugins[name] == version
 
 
+@pytest.mark.parametrize("name", ["rdn_lte", "rdn_srno"])
+def test_other_compositions_of_an_example(name, full, place):
+    done = run(full, "-m", "liif_core", "run", f"experiments/{name}.toml", "--check", "--profile", "samples", folder=place)
+    assert done.returncode == 0 and "parameters: " in done.stdout, done.stderr
+
+
 def missed_here(name):
     try:
         importlib.metadata.distribution(name)

@@ -119,16 +119,28 @@ def _files(name: str, kind: Kind, registry: Registry) -> dict[str, str]:
 
 
 def _tables(component: str, kind: Kind, registry: Registry) -> str:
-    """A composition with the new component: of our own plugins, the first of each kind and every conditioning."""
-    tables = []
+    """A composition with the new component: the first of each kind and every conditioning, of those made together."""
+    tables, offered = [], _made_together(registry)
     for each in KINDS:
-        own = sorted((c for c, o in registry.components[each] if o.distribution == OWN), key=lambda c: c.name)
+        own = offered[each]
         chosen = own if each == "conditioning" else [] if each == kind else own[:1]
         tables += [as_toml(each, _table(each, c, registry)) for c in chosen]
         if each == kind:
             of_list = each == "conditioning"
             tables.append(f'{"[[" if of_list else "["}model.{each}{"]]" if of_list else "]"}\nuse = "{component}"')
     return "\n\n".join(tables)
+
+
+def _made_together(registry: Registry) -> dict[Kind, list[Component]]:
+    """By name, what one package of our own plugins offers: of several, the one that has most kinds."""
+    packages: dict[str, dict[Kind, list[Component]]] = {"": {kind: [] for kind in KINDS}}
+    for kind in KINDS:
+        for component, origin in registry.components[kind]:
+            if origin.distribution == OWN:
+                package = origin.plugin.partition(" = ")[2].partition(".")[0]
+                packages.setdefault(package, {each: [] for each in KINDS})[kind].append(component)
+    best = max(packages.values(), key=lambda offered: sum(map(bool, offered.values())))
+    return {kind: sorted(components, key=lambda c: c.name) for kind, components in best.items()}
 
 
 def _table(kind: Kind, component: Component, registry: Registry) -> dict:

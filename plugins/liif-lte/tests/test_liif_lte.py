@@ -3,6 +3,7 @@
 import torch
 
 import liif_core
+from liif_core.checkpoint import Checkpoint
 from liif_core.experiment_file import model_from_table
 from liif_core.testing import DecoderContract
 
@@ -34,7 +35,7 @@ def test_every_way_to_name_it_is_the_same_decoder():
 def test_a_checkpoint_that_names_it(tmp_path):
     spec = table("liif-lte:lte")
     model = liif_core.build_model(model_from_table(spec, liif_core.discover(), "it"))
-    checkpoint = liif_core.checkpoint.Checkpoint(model.state_dict(), {"name": "it", "model": spec})
+    checkpoint = Checkpoint(model.state_dict(), {"name": "it", "model": spec})
     liif_core.save_checkpoint(tmp_path / "it.safetensors", checkpoint)
     image = torch.rand(1, 3, 5, 6)
     expected = model.encode(image).render((9, 8))
