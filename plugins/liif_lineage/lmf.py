@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_lineage.given import expect_conditions
 from liif_lineage.lte import even
-from liif_lineage.waves import wave_values, y_then_x
+from liif_lineage.waves import phases, wave_values, y_then_x
 from liif_paper.published import mlp_names, mlp_widths, renamed, take_encoder
 
 
@@ -133,7 +133,7 @@ class LMLTE(nn.Module):
     def prepare(self, field: LatentField, told: Mapping[str, Tensor]) -> Maps:
         codes = field.dense()
         frequency = F.conv2d(codes, y_then_x(self.frequency.weight), y_then_x(self.frequency.bias), padding=1)
-        phase = F.linear(told["cell"], self.phase.weight).unsqueeze(1)
+        phase = phases(told["cell"], self.phase.weight).unsqueeze(1)
         x = wave_values(as_rows(self.coefficient(codes)), as_rows(frequency), phase.new_ones(2), phase)
         for layer in self.latent[:-1]:
             x = layer(x).relu()
@@ -143,8 +143,7 @@ class LMLTE(nn.Module):
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         modulation, waves = (gather(maps[name], sites.index) for name in ("modulation", "waves"))
-        with torch.autocast(waves.device.type, enabled=False):
-            phase = F.linear(conditions["cell"], self.render_phase.weight.float())
+        phase = phases(conditions["cell"], self.render_phase.weight)
         x = wave_values(*waves.chunk(2, dim=-1), conditions["coordinate"], phase)
         return self.render(x, modulation, sites.weight)
 

@@ -3,7 +3,6 @@ with its frequencies stored in another order: all of y, then all of x, where LTE
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from attrs import frozen
 from attrs.validators import deep_iterable, ge
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_lineage.given import expect_conditions
-from liif_lineage.waves import wave_values, y_then_x
+from liif_lineage.waves import phases, wave_values, y_then_x
 from liif_paper.linear import fused_linear
 from liif_paper.published import mlp_names, mlp_widths, renamed, take_encoder
 
@@ -55,8 +54,7 @@ class LTE(nn.Module):
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         coefficient, frequency = (gather(maps[name], sites.index) for name in ("coefficient", "frequency"))
-        with torch.autocast(coefficient.device.type, enabled=False):
-            phase = F.linear(conditions["cell"], self.phase.weight.float())
+        phase = phases(conditions["cell"], self.phase.weight)
         hidden = wave_values(coefficient, frequency, conditions["coordinate"], phase)
         for layer in self.layers[:-1]:
             hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -12,6 +13,12 @@ def y_then_x(pairs: Tensor, dim: int = 0) -> Tensor:
     In that order both halves lie together in memory, which is twice as fast to compute with.
     """
     return torch.cat(pairs.unflatten(dim, (-1, 2)).unbind(dim if dim < 0 else dim + 1), dim=dim)
+
+
+def phases(cell: Tensor, weight: Tensor) -> Tensor:
+    """(..., 2) -> (..., D / 2): a linear layer without bias, in float32."""
+    with torch.autocast(cell.device.type, enabled=False):
+        return F.linear(cell, weight.float())
 
 
 def wave_values(amplitude: Tensor, frequency: Tensor, offset: Tensor, phase: Tensor) -> Tensor:
