@@ -151,7 +151,7 @@ def render_bands(
                     strip = _grown(strip, piece, last - begun, size[1])
                     place = slice(first + top - begun, first + bottom - begun), slice(column.first, column.last)
                     strip[:, :, *place] += piece if not cut.lap else piece * _weights(span, column, top, bottom)
-                    done(piece.shape[2] * piece.shape[3])
+                    done(len(_shared(span.own, place[0], begun)) * len(_shared(column.own, place[1])))
             final = after.first if cut.lap and after is not None else last
             yield strip[:, :, : final - begun]
             strip, begun = strip[:, :, final - begun :].clone(), final
@@ -168,6 +168,11 @@ def _grown(strip: Tensor | None, piece: Tensor, rows: int, width: int) -> Tensor
 
 def _weights(row: _Span, column: _Span, top: int, bottom: int) -> Tensor:
     return row.weight[top:bottom, None] * column.weight
+
+
+def _shared(own: slice, place: slice, begun: int = 0) -> range:
+    """Of the output pixels in ``place``, counted from ``begun``, those that lie in no other tile."""
+    return range(max(own.start, place.start + begun), min(own.stop, place.stop + begun))
 
 
 class _Tiles:
@@ -209,8 +214,13 @@ class _Tiles:
         for top in range(0, len(rows), step):
             bottom = min(len(rows), top + step)
             part = rows[top:bottom]
-            yield top, bottom, self._in_memory(
-                lambda: picture.render_grid(part, mine, cell, self.window, self.moments).float().cpu(), len(part) * len(mine)
+            yield (
+                top,
+                bottom,
+                self._in_memory(
+                    lambda: picture.render_grid(part, mine, cell, self.window, self.moments).float().cpu(),
+                    len(part) * len(mine),
+                ),
             )
 
     def gathered(self, rows: Tensor, columns: Tensor, cell: Tensor, done: Callable[[int], object]) -> Moments:
@@ -229,14 +239,10 @@ class _Tiles:
             moments += (mean.value(like=part),)
         return moments
 
-    def _moment(
-        self, row: _Span, column: _Span, own: tuple[Tensor, Tensor], cell: Tensor, moments: Moments
-    ) -> Tensor:
+    def _moment(self, row: _Span, column: _Span, own: tuple[Tensor, Tensor], cell: Tensor, moments: Moments) -> Tensor:
         """In a function of its own, so that a tile is let go of before the next is encoded."""
         picture = self.encoded(row, column)
-        return self._in_memory(
-            lambda: picture.grid_moment(*own, cell, moments, self.window), len(own[0]) * len(own[1])
-        )
+        return self._in_memory(lambda: picture.grid_moment(*own, cell, moments, self.window), len(own[0]) * len(own[1]))
 
     def _in_memory(self, call: Callable[[], Tensor], queries: int) -> Tensor:
         """Halves the window, and tries again, where a GPU runs out of memory."""
@@ -264,8 +270,10 @@ def _spans(axis: Tensor, side: int, tile: int, lap: int) -> Iterator[_Span]:
         if first == last:
             continue
         inside = (0, len(axis))
-        own = [edge if ends else int(torch.searchsorted(place, float(at)))
-               for edge, ends, at in zip(inside, (is_first, is_last), (start, stop))]
+        own = [
+            edge if ends else int(torch.searchsorted(place, float(at)))
+            for edge, ends, at in zip(inside, (is_first, is_last), (start, stop))
+        ]
         weight = None
         if lap:
             weight = torch.ones(last - first, dtype=torch.float64)

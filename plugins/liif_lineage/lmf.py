@@ -43,12 +43,12 @@ class ModulatedMLP(nn.Module):
         scale = 1 + scale
         return torch.cat([scale.flatten(-2), torch.addcmul(shift, scale, bias).flatten(-2)], dim=-1)
 
-    def forward(self, x: Tensor, settled: Tensor, weight: Tensor, given: slice = slice(None)) -> Tensor:
-        """(B, *Q, out_channels), blended, of x (K, B, *Q, width): those inputs of the first layer that are ``given``."""
+    def forward(self, product: Tensor, settled: Tensor, weight: Tensor) -> Tensor:
+        """(B, *Q, out_channels), blended, of the first layer's product (K, B, *Q, width), but for what is known of it."""
         scales, shifts = (part.split(self.width, dim=-1) for part in settled.chunk(2, dim=-1))
-        for layer, scale, shift in zip(self.layers, scales, shifts):
-            matrix = layer.weight[:, given] if layer is self.layers[0] else layer.weight
-            x = torch.addcmul(shift, F.linear(x, matrix), scale).relu_()
+        x = torch.addcmul(shifts[0], product, scales[0]).relu_()
+        for layer, scale, shift in zip(self.layers[1:], scales[1:], shifts[1:]):
+            x = torch.addcmul(shift, F.linear(x, layer.weight), scale).relu_()
         return self.last(blend(x, weight))  # the last layer is linear, and the weights sum to 1
 
 
@@ -57,7 +57,10 @@ class LMLIIFOptions:
     width: int = option("Width of the layers that run for each query.", 16, check=ge(1), quick=8)
     depth: int = option("How many of them are modulated.", 6, check=ge(1), quick=3)
     latent: tuple[int, ...] = option(
-        "Widths of the hidden layers of the network that runs for each code.", (208,), check=deep_iterable(ge(1)), quick=(32,)
+        "Widths of the hidden layers of the network that runs for each code.",
+        (208,),
+        check=deep_iterable(ge(1)),
+        quick=(32,),
     )
 
 
@@ -69,7 +72,12 @@ class LMLIIF(nn.Module):
     radius = 0
 
     def __init__(
-        self, options: LMLIIFOptions, in_channels: int, out_channels: int, conditions: Mapping[str, int], neighbours: int
+        self,
+        options: LMLIIFOptions,
+        in_channels: int,
+        out_channels: int,
+        conditions: Mapping[str, int],
+        neighbours: int,
     ):
         super().__init__()
         expect_conditions(conditions, coordinate=2, cell=2)
@@ -96,7 +104,9 @@ class LMLIIF(nn.Module):
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         modulation = gather(maps["modulation"], sites.index)
         width = self.render.width
-        return self.render(conditions["coordinate"], modulation, sites.weight, slice(width, width + 2))
+        with torch.autocast(modulation.device.type, enabled=False):
+            product = F.linear(conditions["coordinate"], self.render.layers[0].weight[:, width : width + 2].float())
+        return self.render(product.to(modulation.dtype), modulation, sites.weight)
 
 
 @frozen
@@ -104,7 +114,10 @@ class LMLTEOptions:
     width: int = option("Width of the layers that run for each query: even.", 16, check=even, quick=8)
     depth: int = option("How many of them are modulated.", 8, check=ge(1), quick=3)
     latent: tuple[int, ...] = option(
-        "Widths of the hidden layers of the network that runs for each code.", (288,), check=deep_iterable(ge(1)), quick=(32,)
+        "Widths of the hidden layers of the network that runs for each code.",
+        (288,),
+        check=deep_iterable(ge(1)),
+        quick=(32,),
     )
     channels: int = option("Channels of a code's coefficients and of its frequencies: even.", 128, check=even, quick=16)
 
@@ -145,7 +158,7 @@ class LMLTE(nn.Module):
         modulation, waves = (gather(maps[name], sites.index) for name in ("modulation", "waves"))
         phase = phases(conditions["cell"], self.render_phase.weight)
         x = wave_values(*waves.chunk(2, dim=-1), conditions["coordinate"], phase)
-        return self.render(x, modulation, sites.weight)
+        return self.render(F.linear(x, self.render.layers[0].weight), modulation, sites.weight)
 
 
 def _tables(arguments: dict, encoder: dict, decoder: dict) -> dict:
@@ -166,9 +179,13 @@ def _tables(arguments: dict, encoder: dict, decoder: dict) -> dict:
 
 
 def _names(state: dict) -> dict[str, str]:
-    names = mlp_names(state, "hypernet.layers", "decoder.latent") | mlp_names(state, "imnet.layers", "decoder.render.layers")
-    last = max((name for name in names if name.startswith("imnet.")), key=lambda name: int(name.rpartition(".")[2]))
-    return names | {last: "decoder.render.last"}
+    names = mlp_names(state, "hypernet.layers", "decoder.latent") | mlp_names(
+        state, "imnet.layers", "decoder.render.layers"
+    )
+    rendering = [name for name in names if name.startswith("imnet.")]
+    if not rendering:
+        raise ValueError("LMF has parameters 'imnet.layers', which are missing")
+    return names | {max(rendering, key=lambda name: int(name.rpartition(".")[2])): "decoder.render.last"}
 
 
 def _import_lm_liif(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:

@@ -53,7 +53,9 @@ class CornerSampling(nn.Module):
 
 @frozen
 class MetaSROptions:
-    hidden: int = option("Width of the hidden layer of the network that makes the matrices.", 256, check=ge(1), quick=32)
+    hidden: int = option(
+        "Width of the hidden layer of the network that makes the matrices.", 256, check=ge(1), quick=32
+    )
 
 
 class MetaSR(nn.Module):
@@ -65,7 +67,12 @@ class MetaSR(nn.Module):
     radius = 0
 
     def __init__(
-        self, options: MetaSROptions, in_channels: int, out_channels: int, conditions: Mapping[str, int], neighbours: int
+        self,
+        options: MetaSROptions,
+        in_channels: int,
+        out_channels: int,
+        conditions: Mapping[str, int],
+        neighbours: int,
     ):
         super().__init__()
         expect_conditions(conditions, coordinate=2, cell=2)
@@ -84,7 +91,11 @@ class MetaSR(nn.Module):
         _, channels, hidden = self.sizes
         product = gather(maps["product"], sites.index)
         weight, bias = product[..., :-channels].unflatten(-1, (channels, hidden)), product[..., -channels:]
-        x = self._hidden(conditions["coordinate"], conditions["cell"]).to(product.dtype).expand(*product.shape[:-1], hidden)
+        x = (
+            self._hidden(conditions["coordinate"], conditions["cell"])
+            .to(product.dtype)
+            .expand(*product.shape[:-1], hidden)
+        )
         return blend((weight @ x.unsqueeze(-1)).squeeze(-1) + bias, sites.weight)
 
     def _hidden(self, offset: Tensor, cell: Tensor) -> Tensor:
@@ -92,7 +103,9 @@ class MetaSR(nn.Module):
         with torch.autocast(offset.device.type, enabled=False):
             corner = (offset - cell / 2 + 1) / 2
             height = (cell[..., :1] / 2).expand(*corner.shape[:-1], 1)
-            return F.relu(F.linear(torch.cat([corner, height], dim=-1), self.first.weight.float(), self.first.bias.float()))
+            return F.relu(
+                F.linear(torch.cat([corner, height], dim=-1), self.first.weight.float(), self.first.bias.float())
+            )
 
 
 def _import_metasr(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
@@ -104,7 +117,9 @@ def _import_metasr(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
         "conditioning": [{"use": "coordinate"}, {"use": "cell"}],
         "decoder": {"use": "metasr"},
     }
-    return table, result | renamed(rest, {"imnet.layers.0": "decoder.first", "imnet.layers.2": "decoder.second"}, "MetaSR")
+    return table, result | renamed(
+        rest, {"imnet.layers.0": "decoder.first", "imnet.layers.2": "decoder.second"}, "MetaSR"
+    )
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_lineage.given import expect_conditions
 from liif_paper.linear import fused_linear
-from liif_paper.published import renamed, take_encoder
+from liif_paper.published import renamed, take_encoder, taken
 
 
 @frozen
@@ -162,7 +162,7 @@ def _import_srno(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
         "decoder": {"use": "srno", "width": width, "heads": heads},
     }
     rest = {name: value.flatten(1) if value.ndim == 4 else value for name, value in rest.items()}  # 1x1 convolutions
-    entry, bias = rest.pop("conv00.weight"), rest.pop("conv00.bias")
+    entry, bias = (taken(rest, f"conv00.{part}", "SRNO") for part in ("weight", "bias"))
     decoder = {  # eight offsets, the codes, the cell
         "told.weight": torch.cat([entry[:, :8], entry[:, -2:]], dim=1),
         "told.bias": bias,
@@ -172,7 +172,7 @@ def _import_srno(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
     for i in range(2):
         for part in ("weight", "bias"):
             # each head has its own q, k and v, one after the other
-            apart = rest.pop(f"conv{i}.qkv_proj.{part}").unflatten(0, (heads, 3, -1)).unbind(1)
+            apart = taken(rest, f"conv{i}.qkv_proj.{part}", "SRNO").unflatten(0, (heads, 3, -1)).unbind(1)
             for name, value in zip(("query", "key", "value"), apart):
                 decoder[f"blocks.{i}.{name}.{part}"] = value.flatten(0, 1)
         names |= {f"conv{i}.kln": f"blocks.{i}.key_norm", f"conv{i}.vln": f"blocks.{i}.value_norm"}

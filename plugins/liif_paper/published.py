@@ -25,6 +25,13 @@ def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], owner: str) -
     return result
 
 
+def taken(state: State, name: str, owner: str) -> Tensor:
+    """A parameter, which is no longer in ``state`` then. Raises ValueError where it is missing."""
+    if name not in state:
+        raise ValueError(f"{owner} has a parameter {name!r}, which is missing")
+    return state.pop(name)
+
+
 def take_encoder(
     arguments: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Callable[..., tuple[dict, dict]]
 ) -> tuple[dict[str, Any], State, State]:

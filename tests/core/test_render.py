@@ -60,8 +60,7 @@ def joined(m, image, size, cut, region=None, **options):
     )
     result = torch.cat(bands, dim=2)
     assert result.shape == (len(image), m.channels, *size)
-    if not cut.lap:
-        assert sum(counted) == work(m, tuple(image.shape[-2:]), size, region)
+    assert sum(counted) == work(m, tuple(image.shape[-2:]), size, region)
     return result, bands, seen
 
 

@@ -96,7 +96,11 @@ REFUSED = [  # file, what is changed, the reason
     ("edsr_lte", ["model.conditioning=[{use='coordinate'}]"], "model.conditioning: decoder 'lte' needs 'cell'"),
     ("edsr_lm_lte", ["model.conditioning=[{use='cell'}]"], "model.conditioning: decoder 'lm-lte' needs 'coordinate'"),
     ("edsr_lm_liif", ["model.conditioning=[]"], "model.conditioning: decoder 'lm-liif' needs 'coordinate'"),
-    ("edsr_srno", ["model.decoder.heads=5"], "model.decoder.heads: each needs the same part of width (256), at least 2, got 5"),
+    (
+        "edsr_srno",
+        ["model.decoder.heads=5"],
+        "model.decoder.heads: each needs the same part of width (256), at least 2, got 5",
+    ),
     ("edsr_lm_lte", ["model.decoder.channels=7"], "model.decoder.channels: expected an even number from 2"),
     ("swinir_lte", ["model.encoder.heads=7"], "model.encoder.heads: 7 heads cannot share 180 channels evenly"),
     ("rcan_liif", ["model.encoder.reduction=128"], "model.encoder.reduction: 128 leaves nothing of 64 channels"),
@@ -111,7 +115,7 @@ def test_check_refuses_what_cannot_work(name, changes, reason):
     assert "Traceback" not in refused.output and isinstance(refused.exception, SystemExit)
 
 
-STRANGER = '''
+STRANGER = """
 import torch
 from torch import nn
 from liif_core import Component, hookimpl
@@ -125,7 +129,7 @@ class Told(nn.Module):
 @hookimpl
 def liif_conditionings():
     return Component("{name}", lambda options: Told())
-'''
+"""
 STRANGE = [  # decoder's file, the stranger's conditioning and its width, the reason
     ("edsr_lm_liif", "cell", 2, "the condition 'cell' is not one for all queries of an image, as 'prepare' needs it"),
     ("edsr_lte", "cell", 5, "conditions: expected 'coordinate' of width 2, 'cell' of width 2; 'cell' is 5 wide"),

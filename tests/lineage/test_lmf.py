@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import Given, expect_same, neighbours, random
 from liif_lineage.lmf import liif_importers
-from plain import centres, mlp, moved_to_corner, nearest, unfolded
+from plain import centres, mlp, nearest, unfolded
 from torch import nn
 
 import liif_core
@@ -28,19 +29,6 @@ def table(use, conditioning=(COORDINATE, CELL), sampling="local-ensemble", **opt
     }
 
 
-class Given(nn.Module):
-    """An encoder of the same features for every image."""
-
-    multiple_of = 1
-
-    def __init__(self, features):
-        super().__init__()
-        self.features = features
-
-    def forward(self, image):
-        return self.features
-
-
 def composed(registry, features, use, **options):
     """With weights large enough for modulations to matter."""
     torch.manual_seed(0)
@@ -50,16 +38,6 @@ def composed(registry, features, use, **options):
         for parameter in model.decoder.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     return model.eval()
-
-
-def neighbours(coord, size, ensemble):
-    """For each code: where it is found, the offset from it in feature cells, and its weight."""
-    home = centres(*size).permute(2, 0, 1).expand(len(coord), -1, -1, -1)
-    corners = [(-1, -1), (-1, 1), (1, -1), (1, 1)] if ensemble else [None]
-    moved = [moved_to_corner(coord, corner, size) for corner in corners]
-    offsets = [(coord - nearest(home, place)) * torch.tensor(size) for place in moved]
-    areas = [offset.prod(-1).abs() + 1e-9 for offset in offsets]
-    return zip(moved, offsets, [area / sum(areas) for area in reversed(areas)])
 
 
 def layers_of(modules):
@@ -129,12 +107,6 @@ def answer(model, features, coord, cell):
     return lm_liif(model.decoder, features, coord, cell, ensemble, told_cell)
 
 
-def expect_same(colours, output):
-    """Colours in [0, 1] space and the network's output in [-1, 1], to rounding."""
-    tolerance = 1e-5 * output.abs().max().item()
-    torch.testing.assert_close(colours * 2 - 1, output, rtol=0, atol=tolerance)
-
-
 VARIANTS = {
     "lm-liif": {"use": "lm-liif", "width": 6, "depth": 3, "latent": [10]},
     "lm-liif without cell": {"use": "lm-liif", "width": 5, "depth": 2, "latent": [9, 7], "conditioning": [COORDINATE]},
@@ -149,7 +121,7 @@ SIZES = [(1, 1), (1, 6), (5, 1), (5, 6)]
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_written_out(registry, size, variant, graph):
-    features = torch.randn(2, 5, *size, generator=torch.Generator().manual_seed(1))
+    features = random(2, 5, *size)
     model = composed(registry, features, **VARIANTS[variant])
     with torch.set_grad_enabled(graph):
         picture = model.encode(torch.zeros(2, 3, *size))
@@ -166,7 +138,7 @@ def test_written_out(registry, size, variant, graph):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_are_those_of_the_formula(registry, variant):
-    features = torch.randn(2, 5, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    features = random(2, 5, 4, 5).requires_grad_()
     model = composed(registry, features, **VARIANTS[variant])
     coord, cell = torch.rand(2, 40, 2) * 2 - 1, torch.rand(2, 2)
     learned = {"features": features, **dict(model.decoder.named_parameters())}
@@ -181,7 +153,7 @@ def test_gradients_are_those_of_the_formula(registry, variant):
 @pytest.mark.parametrize("name", ["phase", "render_phase"])
 def test_phases_are_of_single_precision_under_autocast(registry, name):
     """With weights that make an angle of thousands of turns of them."""
-    model = composed(registry, torch.randn(1, 5, 4, 5), **VARIANTS["lm-lte"])
+    model = composed(registry, random(1, 5, 4, 5), **VARIANTS["lm-lte"])
     getattr(model.decoder.requires_grad_(False), name).weight.mul_(1000)
     picture = model.encode(torch.zeros(1, 3, 4, 5))
     coord, cell = torch.rand(1, 40, 2) * 2 - 1, torch.tensor([0.123, 0.321])
@@ -192,7 +164,7 @@ def test_phases_are_of_single_precision_under_autocast(registry, name):
 
 
 def test_without_a_cell_any_scale_is_prepared_for(registry):
-    features = torch.randn(1, 5, 4, 5)
+    features = random(1, 5, 4, 5)
     model = composed(registry, features, **VARIANTS["lm-liif without cell"])
     assert not model.decoder.scale_dependent
     coord, cells = torch.rand(1, 40, 2) * 2 - 1, torch.rand(1, 40, 2)

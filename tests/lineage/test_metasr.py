@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from formulas import Given, expect_same, random
 from liif_lineage.metasr import (
     CornerSampling,
     MetaSROptions,
@@ -34,19 +35,6 @@ def table(conditioning=(COORDINATE, CELL), **options):
     }
 
 
-class Given(nn.Module):
-    """An encoder of the same features for every image."""
-
-    multiple_of = 1
-
-    def __init__(self, features):
-        super().__init__()
-        self.features = features
-
-    def forward(self, image):
-        return self.features
-
-
 def composed(registry, features, **options):
     torch.manual_seed(0)
     model = liif_core.build_model(model_from_table(table(**options), registry, "test"))
@@ -70,19 +58,13 @@ def answer(decoder, features, coord, cell):
     return (code.unsqueeze(-2) @ matrices).squeeze(-2)
 
 
-def expect_same(colours, output):
-    """Colours in [0, 1] space and the network's output in [-1, 1], to rounding."""
-    tolerance = 1e-5 * output.abs().max().item()
-    torch.testing.assert_close(colours * 2 - 1, output, rtol=0, atol=tolerance)
-
-
 SIZES = [(1, 1), (1, 6), (5, 1), (5, 6)]
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["rendered", "as in training"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_written_out(registry, size, graph):
-    features = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(1))
+    features = random(2, 4, *size)
     model = composed(registry, features, hidden=12)
     with torch.set_grad_enabled(graph):
         picture = model.encode(torch.zeros(2, 3, *size))
@@ -98,7 +80,7 @@ def test_written_out(registry, size, graph):
 
 
 def test_gradients_are_those_of_the_formula(registry):
-    features = torch.randn(1, 4, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    features = random(1, 4, 4, 5).requires_grad_()
     model = composed(registry, features, hidden=12)
     coord, cell = torch.rand(1, 40, 2) * 2 - 1, torch.rand(1, 40, 2) / 4
     learned = [features, *model.decoder.parameters()]
@@ -110,7 +92,7 @@ def test_gradients_are_those_of_the_formula(registry):
 
 def test_what_is_told_is_of_single_precision_under_autocast(registry):
     """With weights that only see how offsets and cells differ in their third digit."""
-    model = composed(registry, torch.randn(1, 4, 1, 1), hidden=12)
+    model = composed(registry, random(1, 4, 1, 1), hidden=12)
     first = model.decoder.requires_grad_(False).first
     first.weight.mul_(300)
     first.bias.copy_(-first.weight @ torch.tensor([0.63, 0.63, 0.25]))  # the middle of what is told below

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from formulas import Given, expect_same, neighbours, random
 from liif_lineage.srno import liif_importers
-from plain import centres, moved_to_corner, nearest
+from plain import centres, nearest
 from torch import nn
 
 import liif_core
@@ -25,19 +26,6 @@ def table(conditioning=(COORDINATE, CELL), sampling="local-ensemble", **options)
     }
 
 
-class Given(nn.Module):
-    """An encoder of the same features for every image."""
-
-    multiple_of = 1
-
-    def __init__(self, features):
-        super().__init__()
-        self.features = features
-
-    def forward(self, image):
-        return self.features
-
-
 def composed(registry, features, **options):
     """With weights that make every parameter matter, those of the normalisations too."""
     torch.manual_seed(0)
@@ -47,16 +35,6 @@ def composed(registry, features, **options):
         for name, parameter in model.decoder.named_parameters():
             parameter.add_(torch.randn_like(parameter) * (0.3 if "norm" in name else 0.1))
     return model.eval()
-
-
-def neighbours(coord, size, ensemble):
-    """For each code: where it is found, the offset from it in feature cells, and its weight."""
-    home = centres(*size).permute(2, 0, 1).expand(len(coord), -1, -1, -1)
-    corners = [(-1, -1), (-1, 1), (1, -1), (1, 1)] if ensemble else [None]
-    moved = [moved_to_corner(coord, corner, size) for corner in corners]
-    offsets = [(coord - nearest(home, place)) * torch.tensor(size) for place in moved]
-    areas = [offset.prod(-1).abs() + 1e-9 for offset in offsets]
-    return moved, offsets, [area / sum(areas) for area in reversed(areas)]
 
 
 def layer(module, x):
@@ -89,7 +67,7 @@ def galerkin(block, x):
 def answer(decoder, features, coord, cell, ensemble=True):
     """(B, N, out) of features (B, C, h, w), coordinates and cells (B, N, 2): N are all that are asked for."""
     size = tuple(features.shape[-2:])
-    moved, offsets, weights = neighbours(coord, size, ensemble)
+    moved, offsets, weights = zip(*neighbours(coord, size, ensemble))
     codes = [nearest(features, place) * weight.unsqueeze(-1) for place, weight in zip(moved, weights)]
     joined = torch.cat([*offsets, *codes, cell * torch.tensor(size)], dim=-1)
     told = decoder.told.weight
@@ -98,12 +76,6 @@ def answer(decoder, features, coord, cell, ensemble=True):
     for block in decoder.blocks:
         x = galerkin(block, x)
     return layer(decoder.last, gelu(layer(decoder.first, x)))
-
-
-def expect_same(colours, output):
-    """Colours in [0, 1] space and the network's output in [-1, 1], to rounding."""
-    tolerance = 1e-5 * output.abs().max().item()
-    torch.testing.assert_close(colours * 2 - 1, output, rtol=0, atol=tolerance)
 
 
 VARIANTS = [
@@ -117,7 +89,7 @@ VARIANTS = [
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda options: f"{options['heads']} heads")
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (5, 6)], ids=str)
 def test_written_out(registry, size, options, graph):
-    features = torch.randn(2, 5, *size, generator=torch.Generator().manual_seed(1))
+    features = random(2, 5, *size)
     model = composed(registry, features, **options)
     ensemble = "sampling" not in options
     with torch.set_grad_enabled(graph):
@@ -137,7 +109,7 @@ def test_written_out(registry, size, options, graph):
 def test_gradients_are_those_of_the_formula(registry):
     """A batch of two, whose attention is folded in another way than a single image's; and one."""
     for batch in (1, 2):
-        features = torch.randn(batch, 5, 4, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        features = random(batch, 5, 4, 5).requires_grad_()
         model = composed(registry, features, width=12, heads=3, hidden=10)
         coord, cell = torch.rand(batch, 40, 2) * 2 - 1, torch.rand(batch, 40, 2)
         learned = {"features": features, **dict(model.decoder.named_parameters())}
@@ -152,7 +124,7 @@ def test_gradients_are_those_of_the_formula(registry):
 
 def test_the_order_of_queries_means_nothing(registry):
     """And those that are asked for with it do: a query alone has another colour."""
-    features = torch.randn(2, 5, 4, 5, generator=torch.Generator().manual_seed(1))
+    features = random(2, 5, 4, 5)
     model = composed(registry, features, width=12, heads=3, hidden=10)
     coord, cell = torch.rand(2, 40, 2) * 2 - 1, torch.rand(2, 40, 2)
     order = torch.randperm(40)
@@ -166,7 +138,7 @@ def test_the_order_of_queries_means_nothing(registry):
 
 def test_what_is_told_is_of_single_precision_under_autocast(registry):
     """With weights that only see how offsets and cells differ in their third digit."""
-    model = composed(registry, torch.randn(1, 5, 1, 1), width=12, heads=3, hidden=10)
+    model = composed(registry, random(1, 5, 1, 1), width=12, heads=3, hidden=10)
     told = model.decoder.requires_grad_(False).told
     told.weight.mul_(300)
     told.bias.copy_(-told.weight @ torch.full((10,), 0.5))

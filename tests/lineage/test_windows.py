@@ -209,6 +209,8 @@ def test_scattered_points_in_any_order_and_blocks(srno, monkeypatch, batch):
 def test_an_encoder_that_sees_everything(registry):
     """Where tiles lap, codes are approximate, and so are the means over all queries; the picture is close."""
     m = made(registry, "srno", encoder=RCAN)
+    for parameter in m.encoder.parameters():
+        parameter.mul_(1.5)  # so that what it makes of the whole image is seen
     within, size, part = (210, 200), (150, 140), (30, 60, 110, 130)
     image = picture_of(1, 3, *within) * torch.linspace(0, 1, within[0]).unsqueeze(1)  # darker above than below
     expected = at_once(m, image, size)
@@ -219,7 +221,7 @@ def test_an_encoder_that_sees_everything(registry):
     cut = plan(m, within, size, None, 26_000_000)
     found, _, encoded = in_bands(m, image, size, cut)
     assert cut.lap > 0 and encoded > 4
-    assert 0 < (found - expected).abs().max() < 0.01
+    assert 1e-4 < (found - expected).abs().max() < 0.01
     region, shape = pixels(part, within, size), (80, 70)
     cut = plan(m, within, shape, region, 26_000_000)
     found, _, _ = in_bands(m, image, shape, cut, region)
@@ -302,7 +304,7 @@ def test_prepared_once_an_image(models, name, monkeypatch, small_windows):
         picture.render((7, 50))
         picture.query(coord, torch.rand(1, 300, 2))
         assert spy.count("prepare") == 1 and spy.count("decode") > 15
-        assert spy.count("moment") == 0 or spy.count("moment") > 30
+        assert (spy.count("moment") > 30) == (name == "srno")
         in_bands(m, image, (30, 25), Plan((10, 8), 7, m.halo, 0))
     assert spy.count("prepare") == 2
     m.train()(image, coord, torch.rand(1, 300, 2))
@@ -345,7 +347,7 @@ def test_an_image_is_asked_for_one_cell_at_a_time(models, name):
         expect_same(m.encode(image[i : i + 1]).query(coord[i : i + 1], each[i]), own[i : i + 1])
     several = one.repeat(2, 40, 1)
     several[1, 7, 0] += 1e-3
-    with pytest.raises(ValueError, match="^cell: this decoder prepares an image for one cell, and is asked for several"):
+    with pytest.raises(ValueError, match="^cell: this decoder prepares an image for one cell.* asked for several"):
         picture.query(coord, several)
     expect_same(picture.query(coord, one), m.encode(image).query(coord, one))  # nothing of it is left
 
@@ -356,6 +358,8 @@ def test_the_largest_scale_told_is_what_is_prepared_for(registry, name, monkeypa
     bounded, free = (made(registry, name, cell=cell) for cell in ({"max_scale": 4}, {}))
     within = (5, 6)
     image = picture_of(1, 3, *within)
+    prepare, cells = bounded.decoder.prepare, []
+    monkeypatch.setattr(bounded.decoder, "prepare", lambda *given: cells.append(given[1]["cell"]) or prepare(*given))
     for scale, told in (((8, 8), (4, 4)), ((8, 3), (4, 3)), ((3, 2), (3, 2))):
         size = (within[0] * scale[0], within[1] * scale[1])
         found, unbounded = (m.encode(image).render(size) for m in (bounded, free))
@@ -363,3 +367,5 @@ def test_the_largest_scale_told_is_what_is_prepared_for(registry, name, monkeypa
         cell = torch.tensor([2 / (side * by) for side, by in zip(within, told)])
         expect_same(found, free.encode(image).render_grid(rows, columns, cell))
         assert ((found - unbounded).abs().max() > 1e-3) == (scale != told)
+    expected = torch.tensor([[2 / 4, 2 / 4], [2 / 4, 2 / 3], [2 / 3, 2 / 2]])  # a feature cell is 2
+    torch.testing.assert_close(torch.cat(cells), expected, rtol=0, atol=1e-6)
