@@ -17,6 +17,7 @@ PROTOCOLS = ("benchmark", "div2k", "rgb")
 Precision = Literal["float32", "bf16", "fp16"]
 _at_least_one = ge(1)
 _not_negative = ge(0)
+_a_part = optional(and_(ge(0), le(1)))
 
 
 @frozen
@@ -127,7 +128,7 @@ class MultiStep:
     milestones: tuple[int, ...] = option("Epochs after which the rate drops.")
     factor: float = option("By what it is multiplied.", 0.5, check=gt(0))
     warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
-    warmup_from: float = option("What it rises from, as a part of the rate.", 0.0, check=and_(ge(0), le(1)))
+    warmup_from: float | None = option("What it rises from, if not 0, as a part of the rate.", None, check=_a_part)
 
 
 @frozen
@@ -136,7 +137,7 @@ class Cosine:
 
     final: float = option("What it ends at, as a part of the first rate.", 0.0, check=and_(ge(0), le(1)))
     warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
-    warmup_from: float = option("What it rises from, as a part of the rate.", 0.0, check=and_(ge(0), le(1)))
+    warmup_from: float | None = option("What it rises from, if not 0, as a part of the rate.", None, check=_a_part)
 
 
 @frozen
@@ -144,7 +145,7 @@ class Constant:
     """``[train.schedule] use = "constant"``."""
 
     warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
-    warmup_from: float = option("What it rises from, as a part of the rate.", 0.0, check=and_(ge(0), le(1)))
+    warmup_from: float | None = option("What it rises from, if not 0, as a part of the rate.", None, check=_a_part)
 
 
 Schedule = MultiStep | Cosine | Constant

@@ -54,7 +54,8 @@ def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
     """What the learning rate of step ``step`` (from 0) is multiplied by: a function, so that resuming is exact."""
     risen = min(1.0, (step + 1) / (schedule.warmup_steps + 1))
-    warm = schedule.warmup_from + (1 - schedule.warmup_from) * risen
+    start = schedule.warmup_from or 0.0
+    warm = start + (1 - start) * risen
     if isinstance(schedule, MultiStep):
         epoch = step // steps_per_epoch
         return warm * schedule.factor ** sum(milestone <= epoch for milestone in schedule.milestones)
