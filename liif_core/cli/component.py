@@ -6,12 +6,12 @@ import json
 import sys
 from typing import Any
 
-from liif_core import protocols
 from liif_core.cli.examples import as_toml, example
 from liif_core.cli.inventory import component_entry, option_line
 from liif_core.errors import UserError, did_you_mean
-from liif_core.plugins import discover
-from liif_core.registry import KINDS, Component, Kind, NoOptions, Origin, Registry
+from liif_core.model import protocols
+from liif_core.registry.components import KINDS, Component, Kind, NoOptions, Origin, Registry
+from liif_core.registry.discovery import discover
 
 
 def component_text(name: str) -> str:
@@ -63,7 +63,7 @@ def _described(detail: dict[str, Any]) -> str:
     lines += ["", f"source: {detail['source'] or 'unknown'}", "", "options:"]
     lines += [f"    {option_line(option)}" for option in detail["options"]] or ["    none"]
     lines += ["", "example:", "", detail["example"] or "(none is found that its checks accept: see its options)"]
-    return "\n".join([*lines, "", "what it promises (liif_core.protocols):", "", detail["contract"]])
+    return "\n".join([*lines, "", "what it promises (liif_core.model.protocols):", "", detail["contract"]])
 
 
 def _built_by(component: Component) -> Any:

@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 
 from liif_core.errors import UserError
-from liif_core.experiment_file import plain, to_toml
-from liif_core.registry import Component, Kind, Registry
-from liif_core.structure import structure
+from liif_core.experiment.toml_file import to_builtin, to_toml
+from liif_core.experiment.validation import structure
+from liif_core.registry.components import Component, Kind, Registry
 
 _VALUES: dict[type, tuple[Any, ...]] = {
     bool: (False, True),
@@ -32,13 +32,13 @@ def example(use: str, component: Component, registry: Registry, quick: bool = Fa
     given = {}
     for field in _fields(component.options):
         if quick and "quick" in field.metadata:
-            given[field.name] = plain(field.metadata["quick"])
+            given[field.name] = to_builtin(field.metadata["quick"])
         elif field.default is attrs.NOTHING:
             fitting = (v for v in _candidates(field) if not _refused(component, {field.name: v}, registry, field.name))
             given[field.name] = next(fitting, None)
     if _refused(component, given, registry):
         return None
-    return {"use": use, **plain(structure(component.options, given, registry, ""))}
+    return {"use": use, **to_builtin(structure(component.options, given, registry, ""))}
 
 
 def as_toml(kind: Kind, table: dict[str, Any]) -> str:
@@ -62,7 +62,7 @@ def _refused(component: Component, given: dict[str, Any], registry: Registry, ke
 
 
 def _candidates(field: attrs.Attribute) -> Iterable[Any]:
-    return [plain(field.metadata["example"])] if "example" in field.metadata else _values(field.type)
+    return [to_builtin(field.metadata["example"])] if "example" in field.metadata else _values(field.type)
 
 
 def _values(kind: Any) -> Iterable[Any]:

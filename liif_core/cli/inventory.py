@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from liif_core.plugins import discover
-from liif_core.registry import KINDS, Component, Kind, Origin, Registry
+from liif_core.registry.components import KINDS, Component, Kind, Origin, Registry
+from liif_core.registry.discovery import discover
 
 _PACKAGES = ("liif-core", "torch", "torchvision", "pillow", "numpy", "attrs", "cattrs", "pluggy", "safetensors")
 _EXTRAS = {"scikit-image": "samples", "matplotlib": "curves", "tensorboard": "tensorboard"}
@@ -74,7 +74,7 @@ def doctor_text() -> str:
     """``liif doctor``."""
     import torch
 
-    from liif_core.device import pick_device
+    from liif_core.model.device import pick_device
 
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
     lines += [f"{name} {_version(name) or 'is missing'}" for name in _PACKAGES]
@@ -94,7 +94,10 @@ def doctor_text() -> str:
 def _data_lines() -> list[str]:
     """The data sets that the experiments of a clone name, looked for below the current folder."""
     names = ["DIV2K", *(f"benchmark/{name}" for name in ("Set5", "Set14", "B100", "Urban100"))]
-    return [f"data/{name}: {'found' if (Path('data') / name).is_dir() else 'not found below ' + str(Path.cwd())}" for name in names]
+    return [
+        f"data/{name}: {'found' if (Path('data') / name).is_dir() else 'not found below ' + str(Path.cwd())}"
+        for name in names
+    ]
 
 
 def _plugin_lines(registry: Registry) -> list[str]:
@@ -107,7 +110,9 @@ def _plugin_lines(registry: Registry) -> list[str]:
             for option in item["options"]:
                 lines.append(f"      {option_line(option)}")
     lines.append("published checkpoints that can be imported:")
-    lines += [f"  {item['part']} {item['name']}  ({item['distribution']} {item['version']})" for item in listed["importers"]]
+    lines += [
+        f"  {item['part']} {item['name']}  ({item['distribution']} {item['version']})" for item in listed["importers"]
+    ]
     for plugin in listed["broken"]:
         where = f"{plugin['plugin']}  ({plugin['distribution']} {plugin['version']})"
         lines.append(f"not loaded: {where}: {plugin['reason']}")
@@ -117,7 +122,11 @@ def _plugin_lines(registry: Registry) -> list[str]:
 
 def _option(field: attrs.Attribute) -> dict[str, Any]:
     kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-    described = {"name": field.name, "type": str(field.type) if kind == "tuple" else kind, "help": field.metadata["help"]}
+    described = {
+        "name": field.name,
+        "type": str(field.type) if kind == "tuple" else kind,
+        "help": field.metadata["help"],
+    }
     if field.default is not attrs.NOTHING:
         default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default
         described["default"] = json.loads(json.dumps(default, default=_as_json))

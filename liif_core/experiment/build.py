@@ -1,0 +1,112 @@
+"""Experiments -> models: building the components that an experiment names, and trying the result."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from liif_core.errors import UserError
+from liif_core.experiment.schema import CompositionSpec, ModelSpec
+from liif_core.model.composed import ComposedModel
+from liif_core.model.continuous import ContinuousModel
+from liif_core.model.protocols import Conditioning, Decoder, Encoder, Features, GlobalDecoder, Sampling
+from liif_core.registry.changes import changes_after
+from liif_core.registry.components import Choice
+
+
+def build_model(spec: ModelSpec) -> ContinuousModel:
+    """The model of a checked ``[model]`` table, with fresh weights, on the CPU.
+
+    Raises UserError where a component cannot be built or breaks its contract, or the parts do not fit together.
+    """
+    if isinstance(spec, CompositionSpec):
+        return _composed(spec)
+    model = _built(spec.model, channels=spec.channels)
+    if not isinstance(model, ContinuousModel):
+        raise UserError(f"{_where(spec.model)}: expected a liif_core.ContinuousModel, got {type(model).__name__}")
+    return model
+
+
+def _composed(spec: CompositionSpec) -> ComposedModel:
+    encoder = _part(spec.encoder, Encoder, in_channels=spec.channels)
+    features = _part(spec.features, Features, in_channels=encoder.out_channels)
+    sampling = _part(spec.sampling, Sampling)
+    conditioning = {choice.component.name: _part(choice, Conditioning) for choice in spec.conditioning}
+    decoder = _part(
+        spec.decoder,
+        Decoder,
+        in_channels=features.channels,
+        out_channels=spec.channels,
+        neighbours=sampling.neighbours,
+        conditions={name: condition.channels for name, condition in conditioning.items()},
+    )
+    if decoder.num_statistics and not isinstance(decoder, GlobalDecoder):
+        raise UserError(
+            f"{_where(spec.decoder)} declares num_statistics = {decoder.num_statistics}: expected the methods "
+            "partial_statistic and with_statistic of liif_core.GlobalDecoder"
+        )
+    missing = sorted(decoder.needs - conditioning.keys())
+    if missing:
+        have = ", ".join(conditioning) or "none"
+        raise UserError(
+            f"model.conditioning: decoder {spec.decoder.use!r} needs {', '.join(map(repr, missing))} (given: {have}): "
+            f'add [[model.conditioning]] use = "{missing[0]}"'
+        )
+    return ComposedModel(
+        encoder, features, sampling, conditioning, decoder, channels=spec.channels, residual=spec.residual
+    )
+
+
+def try_model(model: ContinuousModel) -> None:
+    """Render a few pixels of a small image, on the CPU. Raises UserError where the parts of the model do not fit."""
+    was_training = model.training
+    model.eval()  # so that nothing is learned from it, not even a running mean
+    with torch.no_grad():
+        try:
+            picture = model.encode(torch.full((1, model.channels, 4, 5), 0.5))
+            colors = picture.render((6, 5))
+            points = picture.query(torch.zeros(1, 3, 2), torch.full((1, 1, 2), 0.4))
+        except Exception as error:  # of a plugin, or of two plugins that do not fit each other
+            raise UserError(f"model: its parts do not work together: {type(error).__name__}: {error}") from error
+    model.train(was_training)
+    for found, expected in ((colors, (1, model.channels, 6, 5)), (points, (1, 3, model.channels))):
+        if tuple(found.shape) != expected:
+            raise UserError(
+                f"model: its parts do not work together: expected colors {expected}, got {tuple(found.shape)}"
+            )
+
+
+def _where(choice: Choice) -> str:
+    return (
+        f"model.{choice.kind}: {choice.use!r} of {choice.origin}"
+        if choice.kind != "model"
+        else f"model: {choice.use!r} of {choice.origin}"
+    )
+
+
+def _built(choice: Choice, **sizes: Any) -> Any:
+    try:
+        return choice.build(**sizes)
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{_where(choice)} could not be built: {reason}") from error
+
+
+def _what_changed(kind: str, module: object) -> list[str]:
+    """The changes of the plugin API, if a module looks as if it was made for version 2."""
+    old = hasattr(module, "pointwise") or (kind == "conditioning" and not hasattr(module, "scope"))
+    return changes_after(2) if old else []
+
+
+def _part(choice: Choice, contract: type[Protocol], **sizes: Any) -> Any:  # type: ignore[valid-type]
+    module = _built(choice, **sizes)
+    promised = {name for base in contract.__mro__ for name in (*getattr(base, "__annotations__", ()), *vars(base))}
+    missing = sorted(name for name in promised if not name.startswith("_") and not hasattr(module, name))
+    if not isinstance(module, nn.Module) or missing:
+        what = (
+            f"no {', '.join(missing)}"
+            if isinstance(module, nn.Module)
+            else f"it is a {type(module).__name__}, not a torch module"
+        )
+        raise UserError(f"{_where(choice)} breaks its contract: {what}", *_what_changed(choice.kind, module))
+    return module

@@ -1,0 +1,1 @@
+"""Models by name: the checkpoints that installed model packs offer."""

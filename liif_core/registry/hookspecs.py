@@ -1,0 +1,56 @@
+"""The extension points. A plugin is a module that implements some of these hooks and is named by an entry point in the
+group ``liif_core.plugins.v3``."""
+
+import pluggy
+
+from liif_core.registry.components import Component, Importer, NamedModel
+
+API_VERSION = 3  # of these hooks and the contracts
+ENTRY_POINT_GROUP = f"liif_core.plugins.v{API_VERSION}"
+hookspec = pluggy.HookspecMarker("liif_core")
+hookimpl = pluggy.HookimplMarker("liif_core")
+
+
+@hookspec
+def liif_encoders() -> Component | list[Component]:
+    """Encoders: image -> features. See ``liif_core.model.protocols.Encoder``."""
+
+
+@hookspec
+def liif_features() -> Component | list[Component]:
+    """Features: encoder output -> latent field. See ``liif_core.model.protocols.Features``."""
+
+
+@hookspec
+def liif_samplings() -> Component | list[Component]:
+    """Samplings: query -> the codes that it reads. See ``liif_core.model.protocols.Sampling``."""
+
+
+@hookspec
+def liif_conditionings() -> Component | list[Component]:
+    """Conditionings: query -> conditions for the decoder. See ``liif_core.model.protocols.Conditioning``."""
+
+
+@hookspec
+def liif_decoders() -> Component | list[Component]:
+    """Decoders: codes and conditions -> colors. See ``liif_core.model.protocols.Decoder``."""
+
+
+@hookspec
+def liif_models() -> Component | list[Component]:
+    """Models that are no composition of the parts above. See ``liif_core.ContinuousModel``."""
+
+
+@hookspec
+def liif_degradations() -> Component | list[Component]:
+    """Degradations: HR image -> LR image, for training. See ``liif_core.data.degrade.Degradation``."""
+
+
+@hookspec
+def liif_model_packs() -> NamedModel | list[NamedModel]:
+    """Model packs: trained checkpoints by name. See ``liif_core.registry.components.NamedModel``."""
+
+
+@hookspec
+def liif_importers() -> Importer | list[Importer]:
+    """Importers: published checkpoints -> our compositions. See ``liif_core.registry.components.Importer``."""
