@@ -7,22 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "data.degrade": ["Degradation"],
+    "data.resize": ["bicubic"],
     "errors": ["UserError"],
     "evaluation.metrics": ["psnr", "ssim"],
     "experiment.build": ["build_model"],
     "experiment.schema": ["Experiment"],
     "experiment.toml_file": ["load_experiment"],
-    "model.continuous": ["ContinuousImage", "ContinuousModel"],
+    "model.continuous": ["ContinuousImage", "ContinuousModel", "TilePlacement"],
+    "models.loading": ["load"],
     "model.geometry": ["make_coord", "to_pixel_samples"],
     "model.protocols": [
         "Conditioning", "Decoder", "Encoder", "Features", "GlobalDecoder", "Known", "LatentField", "Maps", "Query", "Sampling", "Sites",
         "as_rows", "blend", "gather",
     ],
-    "registry.components": ["Component", "Importer", "NoOptions", "Registry", "option"],
+    "registry.components": ["Component", "Importer", "NamedModel", "NoOptions", "Registry", "option"],
     "registry.discovery": ["discover"],
+    "registry.listing": ["list_plugins"],
     "registry.hookspecs": ["API_VERSION", "hookimpl", "hookspec"],
     "sizes": ["Scale", "scaled_size"],
-    "training.checkpoint": ["load", "load_checkpoint", "save_checkpoint"],
+    "training.checkpoint": ["load_checkpoint", "save_checkpoint"],
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)

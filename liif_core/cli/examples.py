@@ -1,4 +1,4 @@
-"""TOML tables that show how a component is used, and that work when they are pasted."""
+"""TOML tables that show how a component is used. They work when they are pasted into an experiment."""
 
 import types
 import typing
@@ -24,10 +24,10 @@ _VALUES: dict[type, tuple[Any, ...]] = {
 
 
 def example(use: str, component: Component, registry: Registry, quick: bool = False) -> dict[str, Any] | None:
-    """A table with ``use`` and every option: defaults, and for what has none, a value that its checks accept.
+    """A table with ``use`` and every option: its default, or for an option without one, a value that its checks accept.
 
-    An option may name its own: ``option("...", example=64)``, or for ``quick`` runs of seconds,
-    ``option("...", 64, quick=8)``. None where no values are found that are accepted together.
+    ``option("...", example=64)`` gives that value, and ``option("...", 64, quick=8)`` the value for ``quick`` runs of
+    seconds. None where no values were found that are accepted together.
     """
     given = {}
     for field in _fields(component.options):
@@ -42,9 +42,12 @@ def example(use: str, component: Component, registry: Registry, quick: bool = Fa
 
 
 def as_toml(kind: Kind, table: dict[str, Any]) -> str:
-    """The table as an experiment file has it, beside others of ``[model]``."""
-    text = to_toml({"model": {kind: [table] if kind == "conditioning" else table}})
-    return text.removeprefix("[model]\n").strip()
+    """The table as an experiment file has it."""
+    if kind == "model":
+        return to_toml({"model": table}).strip()
+    parent = "data" if kind == "degradation" else "model"
+    text = to_toml({parent: {kind: [table] if kind == "conditioning" else table}})
+    return text.removeprefix(f"[{parent}]\n").strip()
 
 
 def _fields(options: type) -> tuple[attrs.Attribute, ...]:
@@ -53,7 +56,7 @@ def _fields(options: type) -> tuple[attrs.Attribute, ...]:
 
 
 def _refused(component: Component, given: dict[str, Any], registry: Registry, key: str = "") -> bool:
-    """Whether these options, or only what is said of one of them, are not accepted."""
+    """Whether these options are not accepted; with ``key``, whether that one is not."""
     try:
         structure(component.options, given, registry, "")
     except UserError as error:
@@ -66,7 +69,7 @@ def _candidates(field: attrs.Attribute) -> Iterable[Any]:
 
 
 def _values(kind: Any) -> Iterable[Any]:
-    """Values of a type, as TOML has them, likely ones first."""
+    """Values of a type, as TOML has them, the likeliest first."""
     inner = [member for member in get_args(kind) if member not in (type(None), ...)]
     if get_origin(kind) is Literal:
         return inner

@@ -10,6 +10,7 @@ import torch
 
 from liif_core import files
 from liif_core.data.crops import largest_crop
+from liif_core.data.degrade import build_degradation
 from liif_core.data.sources import ImageSet, MissingData, open_images
 from liif_core.errors import UserError
 from liif_core.evaluation import report
@@ -25,7 +26,8 @@ from liif_core.experiment.toml_file import (
     resolved_toml,
     to_builtin,
 )  # fmt: skip
-from liif_core.model.composed import ComposedModel
+from liif_core.model.composed_image import ComposedImage
+from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device
 from liif_core.model.flops import counter
 from liif_core.model.protocols import Query
@@ -104,7 +106,8 @@ def run_experiment(
     say(f"\n{text}\nwritten: {folder}/report.md, report.json, pictures/, checkpoints/best.safetensors")
 
 
-def _fresh_model(experiment: Experiment) -> ComposedModel:
+def _fresh_model(experiment: Experiment) -> ContinuousModel:
+    build_degradation(experiment.data.degradation)  # raises UserError where it does not work
     torch.manual_seed(experiment.train.seed)
     model = build_model(experiment.model)
     with torch.random.fork_rng(devices=[]):  # what it draws is not the run's
@@ -210,30 +213,24 @@ def _count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _described(model: ComposedModel) -> str:
+def _described(model: ContinuousModel) -> str:
     """Parameters of each part, and multiply-adds per LR pixel and per output pixel, counted on a small image."""
-    parts = {
-        "encoder": model.encoder,
-        "features": model.features,
-        "sampling": model.sampling,
-        "conditioning": model.conditioning,
-        "decoder": model.decoder,
-    }
-    lines = [
-        f"parameters: {_count(model):,} ({', '.join(f'{name} {_count(part):,}' for name, part in parts.items() if _count(part))})"
-    ]
+    shares = [f"{name} {_count(part):,}" for name, part in model.named_children() if _count(part)]
+    lines = [f"parameters: {_count(model):,}" + (f" ({', '.join(shares)})" if shares else "")]
     side, scale = 16, 4
     image = torch.rand(1, model.channels, side, side)
     with counter() as encoding:
         picture = model.eval().encode(image)
         cell = torch.full((2,), 2 / (side * scale))
-        picture.maps(cell.view(1, 1, 1, 2))
+        if isinstance(picture, ComposedImage):
+            picture.maps(cell.view(1, 1, 1, 2))
     axis = torch.linspace(-0.9, 0.9, side * scale)
     with counter() as decoding:
         picture.query(Query.grid(axis, axis, cell))
     per_code = encoding.get_total_flops() / 2 / side**2
     per_pixel = decoding.get_total_flops() / 2 / (side * scale) ** 2
+    steps = ("encoder and prepare", "decode") if isinstance(picture, ComposedImage) else ("encode", "query")
     lines.append(
-        f"multiply-adds: {per_code:,.0f} per LR pixel (encoder and prepare), {per_pixel:,.0f} per output pixel (decode)"
+        f"multiply-adds: {per_code:,.0f} per LR pixel ({steps[0]}), {per_pixel:,.0f} per output pixel ({steps[1]})"
     )
     return "\n".join(lines)

@@ -41,6 +41,7 @@ from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device, precision_problems
 from liif_core.model.tile_plan import default_memory, plan_tiles, total_pixels
 from liif_core.model.tiling import render_bands
+from liif_core.models.loading import checkpoint_path
 from liif_core.registry.discovery import discover
 from liif_core.sizes import Scale, Size
 from liif_core.training.checkpoint import load_checkpoint, model_of
@@ -100,7 +101,7 @@ def upscale(
     target = pick_device(device or _own_device(rank, world))
     autocast(target, precision)  # refuses half precision on a CPU before anything is read
     registry = discover()
-    loaded = load_checkpoint(checkpoint, registry)
+    loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
     model = model_of(loaded, registry, str(checkpoint)).to(target).eval().requires_grad_(False)
     settings = Settings(
         model, loaded.scale, asked, target, precision, limit or default_memory(target), max_pixels, format,

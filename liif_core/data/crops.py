@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from liif_core.data.resize import bicubic
+from liif_core.data.degrade import build_degradation
 from liif_core.errors import UserError
 from liif_core.experiment.schema import PairedFoldersSource, TrainingData
 from liif_core.model.geometry import cell_of, pixel_centers
@@ -57,8 +57,9 @@ class CropDataset(Dataset):
     Drawn in this order from ``numpy.random.default_rng([seed, epoch, i])``: the scale, uniform in data.scale; the top
     and the left of the crop; three coins, for the horizontal flip, the vertical flip and the transposition, which are
     tossed but not used where data.augment is off; the N pixels. The HR crop has round(patch * scale) pixels a side,
-    and the patch is that crop made smaller with Pillow's bicubic filter on uint8. Of paired images, the patch is
-    cropped from the LR image, and the HR crop is what belongs to it, at the pair's own scale; the drawn one is unused.
+    and the patch is that crop made smaller with Pillow's bicubic filter on uint8, or by ``data.degradation``, which
+    draws from ``default_rng([seed, epoch, i, 0, 2])``. Of paired images, the patch is cropped from the LR image, and the
+    HR crop is what belongs to it, at the pair's own scale; the drawn one is unused.
 
     Images must be at least ``largest_crop(data)`` a side. Raises UserError for pairs without a whole-number scale, or
     whose HR crops have fewer than N pixels.
@@ -75,6 +76,7 @@ class CropDataset(Dataset):
         if problems:
             raise UserError(*problems)
         self.images, self.data, self.seed = images, data, seed
+        self.degrade = build_degradation(data.degradation)
 
     def __len__(self) -> int:
         return len(self.images.names) * self.data.repeat
@@ -82,7 +84,9 @@ class CropDataset(Dataset):
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
         epoch, index = at
         rng = np.random.default_rng([self.seed, epoch, index])
-        low, high = self._crops(index % len(self.images.names), rng)
+        # Five numbers, the last not 0, make a stream of its own: numpy pads with zeros.
+        own = np.random.default_rng([self.seed, epoch, index, 0, 2])
+        low, high = self._crops(index % len(self.images.names), rng, own)
         flips = rng.random(3) < 0.5
         side = high.shape[0]
         pixels = rng.choice(side * side, self.data.queries, replace=False)
@@ -98,15 +102,15 @@ class CropDataset(Dataset):
             "index": index,
         }
 
-    def _crops(self, i: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The LR patch and the HR crop, uint8."""
+    def _crops(self, i: int, rng: np.random.Generator, own: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The LR patch and the HR crop, uint8; the degradation draws from its ``own`` generator."""
         patch, scale = self.data.patch, rng.uniform(*self.data.scale)
         image = self.images.image(i)
         if not self.images.pair_scales:
             side = round(patch * scale)
             top, left = _corner(image, side, rng)
             crop = image[top : top + side, left : left + side]
-            return bicubic(crop, (patch, patch)), crop
+            return self.degrade(crop, (patch, patch), own), crop
         whole = self.images.pair_scales[i]
         given = self.images.low_resolution(i, Scale.of(whole))
         top, left = _corner(given, patch, rng)

@@ -117,6 +117,10 @@ class TrainingData:
     )
 
     def __attrs_post_init__(self) -> None:
+        if self.degradation is not None and isinstance(self.images, PairedFoldersSource):
+            raise ValueError(
+                "degradation: paired folders bring their own low-resolution images; remove it, or use source = 'folder'"
+            )
         low, high = self.scale
         if not 1 <= low <= high:
             raise ValueError(f"scale: expected 1 <= low <= high, got {list(self.scale)}")

@@ -240,12 +240,30 @@ def _table_hook(cls: type, converter: cattrs.Converter, registry: Registry) -> C
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
             _refuse(value, "a table")
-        if cls is WholeModelSpec:  # the options of the model stand beside ``channels``, not in a table of their own
-            own = {key: item for key, item in value.items() if key in ("channels",)}
-            value = {**own, "model": {key: item for key, item in value.items() if key not in own}}
+        if cls is WholeModelSpec:
+            return _whole_model(value, converter, registry)
         return make(value, cls)
 
     return hook
+
+
+def _whole_model(value: dict[str, Any], converter: cattrs.Converter, registry: Registry) -> WholeModelSpec:
+    """``[model] use = "..."``: the options of the model stand in the same table as ``use`` and ``channels``."""
+    fields = {field.name: field for field in attrs.fields(WholeModelSpec)}
+    parts = [f.name for f in attrs.fields(CompositionSpec) if f.name not in fields and f.name in value]
+    if parts:
+        raise _Problem(f"{', '.join(parts)}: not together with 'use': a model that 'use' names has no such parts")
+    channels = value.get("channels", fields["channels"].default)
+    rest = {key: item for key, item in value.items() if key != "channels"}
+    results, errors = {}, []
+    for name, given in (("model", rest), ("channels", channels)):
+        try:
+            results[name] = _field_hook(fields[name], converter, registry)(given, None)
+        except Exception as error:
+            errors.append(_noted(error, AttributeValidationNote("", name, int)) if name == "channels" else error)
+    if errors:
+        raise ExceptionGroup("model", errors)
+    return WholeModelSpec(**results)
 
 
 def _field_hook(field: attrs.Attribute, converter: cattrs.Converter, registry: Registry) -> Callable[[Any, Any], Any]:

@@ -1,1 +1,1 @@
-"""Models by name: the checkpoints that installed model packs offer."""
+"""Trained models: by path, or by the name that a model pack gives them."""

@@ -1,4 +1,4 @@
-"""What changed between versions of the plugin API, for the authors of plugins made for an older one."""
+"""The changes of the plugin API, version by version, for authors of plugins made for an older version."""
 
 CHANGES: dict[int, tuple[str, ...]] = {
     3: (
@@ -17,10 +17,5 @@ CHANGES: dict[int, tuple[str, ...]] = {
 
 
 def changes_after(version: int) -> list[str]:
-    """A line for each change of the plugin API since ``version``."""
-    return [
-        f"plugin API {number}: {line}"
-        for number, lines in sorted(CHANGES.items())
-        if number > version
-        for line in lines
-    ]
+    """The changes of the plugin API after ``version``, one line each."""
+    return [line for number, lines in sorted(CHANGES.items()) if number > version for line in lines]

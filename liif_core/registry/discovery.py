@@ -1,8 +1,7 @@
-"""Plugins -> registry. A broken plugin is reported and harms nothing else."""
+"""Loads plugins into a registry. A broken plugin is reported and does not affect the others."""
 
 import contextlib
 import io
-import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pluggy
 
 from liif_core.errors import UserError
 from liif_core.registry import hookspecs
-from liif_core.registry.components import Component, Importer, Kind, NamedModel, Origin, Registry
+from liif_core.registry.components import NAME_RULE, Component, Importer, Kind, NamedModel, Origin, Registry, is_name
 from liif_core.registry.sources import PluginSource, sources
 
 HOOKS: dict[str, Kind] = {
@@ -27,9 +26,10 @@ HOOKS: dict[str, Kind] = {
 
 
 def discover() -> Registry:
-    """Everything that plugins offer: the installed ones, and those of ``liif_core.registry.sources.sources``.
+    """Load every plugin that ``liif_core.registry.sources.sources`` finds.
 
-    Raises UserError where one that the command itself names (``--plugin``) is broken; the others only say so.
+    Broken plugins are listed in ``Registry.broken``. Raises UserError only for a broken plugin that the command itself
+    names (``--plugin``).
     """
     found, remarks = sources()
     registry = attrs.evolve(Registry(), remarks=tuple(remarks))
@@ -45,28 +45,28 @@ def discover() -> Registry:
 
 
 def _with(registry: Registry, source: PluginSource) -> Registry:
-    """A registry with one more plugin, or with the reason why it is not there."""
+    """A registry with one more plugin, or with the reason why it could not be loaded."""
     if source.refusal:
-        return registry.with_broken(source.origin, source.refusal)
+        return registry.with_broken(source.origin, source.refusal, source.details)
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed):  # standard output may be read by a program
+        with contextlib.redirect_stdout(printed):  # a program may be reading standard output
             registry = add_plugin(registry, source.load(), source.origin)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # SystemExit at import is a broken plugin too
+    except BaseException as error:  # a plugin that calls sys.exit at import is broken, too
         registry = registry.with_broken(source.origin, _reason(error))
     if printed.getvalue().strip():
-        said = f"plugin {source.origin.plugin} of {source.origin} prints when it is loaded (not shown)"
-        registry = registry.with_remark(f"{said}: {printed.getvalue().strip().splitlines()[0][:80]}")
+        who = f"plugin {source.origin.plugin} of {source.origin} prints when it is loaded (not shown)"
+        registry = registry.with_remark(f"{who}: {printed.getvalue().strip().splitlines()[0][:80]}")
     return registry
 
 
 def add_plugin(registry: Registry, plugin: Any, origin: Origin) -> Registry:
-    """A registry with one more plugin: a module or object that implements hooks.
+    """A registry with one more plugin, a module or object that implements hooks.
 
-    Raises whatever the plugin raises, ValueError or TypeError where it breaks a contract; the registry given is
-    never changed.
+    Raises whatever the plugin raises, and ValueError or TypeError for what the hooks may not return. The given registry
+    is not changed.
     """
     manager = pluggy.PluginManager("liif_core")
     manager.add_hookspecs(hookspecs)
@@ -94,10 +94,8 @@ def _offered(manager: pluggy.PluginManager, hook: str, expected: type) -> list[A
 
 
 def _check(kind: Kind, component: Component) -> None:
-    if not (isinstance(component.name, str) and re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", component.name)):
-        raise ValueError(
-            f"{kind} {component.name!r}: a name has small letters, digits, and single hyphens between them"
-        )
+    if not (isinstance(component.name, str) and is_name(component.name)):
+        raise ValueError(f"{kind} {component.name!r}: {NAME_RULE}")
     if not callable(component.build):
         raise TypeError(f"{kind} {component.name!r}: build {component.build!r} cannot be called")
     where = f"{kind} {component.name!r}: options {component.options!r}"
@@ -130,7 +128,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """`` (file, line 3)``: the last line of a plugin that was running, for its author."""
+    """`` (file, line 3)``: the line of the plugin that failed, for its author."""
     ours = (str(Path(__file__).parent), str(Path(pluggy.__file__).parent), "<")
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
     frames = [frame for frame in frames if "importlib" not in Path(frame.filename).parts]

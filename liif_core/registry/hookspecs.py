@@ -1,11 +1,14 @@
-"""The extension points. A plugin is a module that implements some of these hooks and is named by an entry point in the
-group ``liif_core.plugins.v3``."""
+"""The hooks. A plugin is a module that implements some of them and that an entry point names.
+
+The group of the entry point is ``liif_core.plugins.v3``: its number is the version of hooks and contracts that the
+plugin was made for.
+"""
 
 import pluggy
 
 from liif_core.registry.components import Component, Importer, NamedModel
 
-API_VERSION = 3  # of these hooks and the contracts
+API_VERSION = 3  # of the hooks and the contracts
 ENTRY_POINT_GROUP = f"liif_core.plugins.v{API_VERSION}"
 hookspec = pluggy.HookspecMarker("liif_core")
 hookimpl = pluggy.HookimplMarker("liif_core")
@@ -38,19 +41,19 @@ def liif_decoders() -> Component | list[Component]:
 
 @hookspec
 def liif_models() -> Component | list[Component]:
-    """Models that are no composition of the parts above. See ``liif_core.ContinuousModel``."""
+    """Models that are not composed of the parts above. See ``liif_core.ContinuousModel``."""
 
 
 @hookspec
 def liif_degradations() -> Component | list[Component]:
-    """Degradations: HR image -> LR image, for training. See ``liif_core.data.degrade.Degradation``."""
+    """Degradations: HR crop -> LR patch, for training. See ``liif_core.Degradation``."""
 
 
 @hookspec
 def liif_model_packs() -> NamedModel | list[NamedModel]:
-    """Model packs: trained checkpoints by name. See ``liif_core.registry.components.NamedModel``."""
+    """Model packs: trained models by name. See ``liif_core.NamedModel``."""
 
 
 @hookspec
 def liif_importers() -> Importer | list[Importer]:
-    """Importers: published checkpoints -> our compositions. See ``liif_core.registry.components.Importer``."""
+    """Importers: published checkpoints -> compositions. See ``liif_core.Importer``."""

@@ -1,7 +1,7 @@
-"""Where plugins come from: installed distributions, ``LIIF_PLUGIN_PATH``, and those named for one command.
+"""Finds plugins: in installed distributions, in ``LIIF_PLUGIN_PATH``, and those that a command names.
 
-Nothing is imported here but by ``PluginSource.load``. What can be known without importing, such as the version of the
-plugin API that a distribution declares, is said in ``PluginSource.refusal``.
+Only ``PluginSource.load`` imports a plugin. Reasons not to import one, such as the version of the plugin API that its
+distribution declares, are in ``PluginSource.refusal``.
 """
 
 import hashlib
@@ -24,26 +24,27 @@ from liif_core.registry.changes import changes_after
 from liif_core.registry.components import Origin
 from liif_core.registry.hookspecs import API_VERSION, ENTRY_POINT_GROUP
 
-GROUP = ENTRY_POINT_GROUP.rpartition(".")[0]  # entry points of this group alone declare no API version
+GROUP = ENTRY_POINT_GROUP.rpartition(".")[0]  # entry points of the group without a number declare no API version
 OWN = "liif-core"  # the distribution whose plugins are always loaded
 _EXTRA: ContextVar[tuple[str, ...]] = ContextVar("extra_plugins", default=())
 
 
 @frozen
 class PluginSource:
-    """One plugin, found and not yet loaded."""
+    """A plugin that was found and is not loaded yet."""
 
     origin: Origin
     load: Callable[[], Any]
-    refusal: str = ""  # why it must not be loaded
-    asked: str = ""  # what --plugin said, if this is its answer
+    refusal: str = ""  # why it must not be loaded, one line
+    asked: str = ""  # the value of --plugin that it was found by, if any
+    details: tuple[str, ...] = ()  # more lines about the refusal
 
 
 @contextmanager
 def extra_plugins(*plugins: str) -> Iterator[None]:
-    """``discover`` finds these too: paths of .py files, ``"module"`` or ``"module:object"``, not installed.
+    """Within this context ``discover`` finds these plugins too: paths of .py files, ``"module"``, ``"module:object"``.
 
-    What ``--plugin`` does. Unlike an installed plugin, one that is asked for and broken is an error.
+    This is what ``--plugin`` does. A broken one is an error, unlike an installed plugin that is broken.
     """
     token = _EXTRA.set(_EXTRA.get() + plugins)
     try:
@@ -53,10 +54,10 @@ def extra_plugins(*plugins: str) -> Iterator[None]:
 
 
 def sources() -> tuple[list[PluginSource], list[str]]:
-    """Every plugin there is, in order of distribution and name, and remarks on the environment, a line each.
+    """Every plugin, in order of distribution and name, and warnings about the environment, one line each.
 
     ``LIIF_PLUGINS``: ``none``, or the distributions, separated by commas, whose plugins are loaded besides our own.
-    ``LIIF_PLUGIN_PATH``: .py files and modules, separated as in PATH, that are loaded though nothing installs them.
+    ``LIIF_PLUGIN_PATH``: .py files and modules, separated as in PATH, that are loaded without being installed.
     """
     found = _installed()
     remarks = []
@@ -96,8 +97,9 @@ def _installed() -> list[PluginSource]:
     groups = [group for group in offered.groups if group == GROUP or group.startswith(f"{GROUP}.")]
     for entry in (entry for group in groups for entry in offered.select(group=group)):
         name, version = (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
-        origin = Origin(f"{entry.name} = {entry.value}", name or "unknown", version or "?")  # metadata may be lost, too
-        source = PluginSource(origin, entry.load, _mismatch(entry.group))
+        origin = Origin(f"{entry.name} = {entry.value}", name or "unknown", version or "?")  # metadata may be lost
+        refusal, details = _mismatch(entry.group)
+        source = PluginSource(origin, entry.load, refusal, details=details)
         same = by_name.setdefault((origin.distribution, entry.name), {})
         if origin not in same or same[origin][1].refusal:  # one distribution may be found twice on the path
             same[origin] = (entry.group, source)
@@ -109,17 +111,18 @@ def _installed() -> list[PluginSource]:
     return chosen
 
 
-def _mismatch(group: str) -> str:
-    """What is wrong with the API version that an entry-point group declares, if anything."""
+def _mismatch(group: str) -> tuple[str, tuple[str, ...]]:
+    """What is wrong with the API version that an entry-point group declares, and what changed since; or nothing."""
     declared = group.removeprefix(GROUP)
     if declared in ("", f".v{API_VERSION}"):
-        return ""
-    if re.fullmatch(r"\.v[0-9]+", declared):
-        better = "liif-core" if int(declared[2:]) > API_VERSION else "version of the plugin"
-        made = f"made for version {declared[2:]} of the plugin API"
-        changed = changes_after(int(declared[2:])) if int(declared[2:]) < API_VERSION else []
-        return "; ".join([f"{made}, and this liif-core has version {API_VERSION}: install a newer {better}", *changed])
-    return f"entry-point group {group!r}: expected {ENTRY_POINT_GROUP!r}"
+        return "", ()
+    if not re.fullmatch(r"\.v[0-9]+", declared):
+        return f"entry-point group {group!r}: expected {ENTRY_POINT_GROUP!r}", ()
+    version = int(declared[2:])
+    better = "liif-core" if version > API_VERSION else "version of the plugin"
+    made = f"made for version {version} of the plugin API"
+    reason = f"{made}, and this liif-core has version {API_VERSION}: install a newer {better}"
+    return reason, tuple(changes_after(version))
 
 
 def _uninstalled(given: str, asked: str = "") -> PluginSource:
@@ -135,7 +138,7 @@ def _uninstalled(given: str, asked: str = "") -> PluginSource:
 
 
 def _content(path: Path) -> str:
-    """What stands for a version where there is none."""
+    """A hash of the file, in place of a version."""
     try:
         return f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
     except OSError:
@@ -148,12 +151,12 @@ def _load_module(entry: importlib.metadata.EntryPoint) -> Any:
 
 
 def _load_file(path: Path) -> Any:
-    """Run the file as a module under a name that nothing else has."""
+    """Run the file as a module with a unique name."""
     _reachable(str(path.parent))
     name = f"liif_plugin_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # typing looks up a class's names there
+    sys.modules[name] = module  # typing resolves annotations there
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -163,6 +166,6 @@ def _load_file(path: Path) -> Any:
 
 
 def _reachable(folder: str) -> None:
-    """Last on the path, so that it hides nothing."""
+    """Put a folder last on the path, so that it hides no other module."""
     if folder not in sys.path:
         sys.path.append(folder)

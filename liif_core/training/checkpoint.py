@@ -82,18 +82,6 @@ def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Check
     return _load_published(path, registry or discover())
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> ContinuousModel:
-    """A model ready for inference, from one of our checkpoints or a published .pth.
-
-    Raises UserError as ``load_checkpoint`` does, or for a device that is not there.
-    """
-    from liif_core.model.device import pick_device
-
-    registry = discover()
-    model = model_of(load_checkpoint(path, registry), registry, str(path))
-    return model.to(pick_device(str(device))).eval().requires_grad_(False)
-
-
 def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> ContinuousModel:
     """The model of a checkpoint, on the CPU. Raises UserError where its weights do not fit its model table.
 

@@ -111,7 +111,7 @@ def test_each_is_named_with_its_reason(crowd, command):
     )
     assert notes[1:] == [
         "note: encoder 'across' is offered by across-one 1.0 and across-two 1.0; "
-        "say which: use = 'across-one:across' or 'across-two:across'"
+        "choose one: use = 'across-one:across' or 'across-two:across'"
     ]
 
 
@@ -134,7 +134,7 @@ def test_an_experiment_that_needs_one_is_told_the_reason(crowd, name):
 def test_an_experiment_that_needs_a_name_of_two(crowd):
     refused = invoke("tiny.toml", "--check", "--set", 'model.encoder={use="across"}', command=liif_run)
     assert refused.exit_code == 2
-    assert "offered by across-one 1.0 and across-two 1.0; say which: use = 'across-one:across'" in refused.output
+    assert "offered by across-one 1.0 and across-two 1.0; choose one: use = 'across-one:across'" in refused.output
     said = invoke("tiny.toml", "--check", "--set", 'model.encoder={use="across-two:across"}', command=liif_run)
     assert said.exit_code == 0, said.output
     assert "across-two 1.0" in said.output and "across-one" not in said.output

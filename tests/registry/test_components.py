@@ -1,11 +1,14 @@
 """Components by kind and name."""
 
+from pathlib import Path
+
 import attrs
 import pytest
+from attrs import evolve
 
 from liif_core import Component, Importer, NoOptions, Registry, UserError, option
 from liif_core.errors import did_you_mean
-from liif_core.registry.components import KINDS, Choice, Origin
+from liif_core.registry.components import KINDS, Choice, NamedModel, Origin
 
 ONE = Origin("a = a", "one", "1.0")
 TWO = Origin("b = b", "two", "2.0")
@@ -191,3 +194,56 @@ def test_did_you_mean(name, known, expected):
 def test_a_user_error_is_its_lines():
     error = UserError("one", "two")
     assert error.problems == ("one", "two") and str(error) == "one\ntwo"
+
+
+# Trained models
+
+RIGHT = {
+    "name": "tiny", "sha256": "0" * 64, "size": 10, "license": "MIT", "training_data": "nothing",
+    "url": "https://example.org/tiny.safetensors",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        ({"name": "Tiny"}, "lower-case"),
+        ({"name": "a:b"}, "lower-case"),
+        ({"sha256": "0" * 63}, "sha256"),
+        ({"sha256": "G" * 64}, "sha256"),
+        ({"size": 0}, "size"),
+        ({"size": True}, "size"),
+        ({"license": " "}, "license"),
+        ({"training_data": ""}, "training_data"),
+        ({"url": ""}, "file, url"),
+        ({"file": Path("/x")}, "file, url"),
+        ({"url": "", "file": Path("x")}, "absolute"),
+        ({"url": "ftp://example.org/x"}, "http"),
+    ],
+)
+def test_a_model_with_a_wrong_field(change, part):
+    NamedModel(**RIGHT)
+    with pytest.raises(ValueError, match=part) as refused:
+        NamedModel(**RIGHT | change)
+    assert str(refused.value).startswith(f"model {(RIGHT | change)['name']!r}: ")
+
+
+def test_models_are_found_by_name():
+    one, two = NamedModel(**RIGHT), NamedModel(**RIGHT | {"name": "other"})
+    registry = Registry().with_plugin(ONE, {}, models=[one, two]).with_plugin(TWO, {}, models=[evolve(one, size=11)])
+    assert registry.model_names() == ["one:tiny", "other", "two:tiny"]
+    assert registry.find_model("other") == (two, ONE) and registry.find_model("one:tiny") == (one, ONE)
+    with pytest.raises(ValueError, match="offered by one 1.0 and two 2.0; choose one: 'one:tiny' or 'two:tiny'"):
+        registry.find_model("tiny")
+    with pytest.raises(ValueError, match=r"no model is named 'othr' \(did you mean 'other'\?\); installed: one:tiny"):
+        registry.find_model("othr")
+    with pytest.raises(ValueError, match="installed: none; models come from model packs"):
+        Registry().find_model("tiny")
+
+
+def test_one_distribution_offers_a_model_once():
+    one = NamedModel(**RIGHT)
+    with pytest.raises(ValueError, match="two models named 'tiny'"):
+        Registry().with_plugin(ONE, {}, models=[one, one])
+    with pytest.raises(ValueError, match="two models named 'tiny'"):
+        Registry().with_plugin(ONE, {}, models=[one]).with_plugin(ONE, {}, models=[one])

@@ -13,6 +13,7 @@ from liif_core import Component, Importer, NoOptions, Registry, hookimpl, option
 from liif_core.experiment.toml_file import model_from_table
 from liif_core.registry.components import KINDS, Origin
 from liif_core.registry.discovery import add_plugin, discover
+from liif_core.registry.hookspecs import ENTRY_POINT_GROUP
 from liif_core.registry.sources import GROUP
 
 numbers = itertools.count()
@@ -203,7 +204,7 @@ def test_a_distribution_without_metadata(tmp_path, monkeypatch):
 
 def test_real_entry_points_bring_the_defaults():
     """The default plugins come in by the door that strangers use."""
-    entries = importlib.metadata.entry_points(group=GROUP)
+    entries = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     assert {entry.value for entry in entries if entry.dist.name == "liif-core"} >= {
         "liif_paper.edsr",
         "liif_paper.unfold",
@@ -235,7 +236,10 @@ def test_every_kind_of_hook(plugin_of):
         "liif_samplings": "sampling",
         "liif_conditionings": "conditioning",
         "liif_decoders": "decoder",
+        "liif_models": "model",
+        "liif_degradations": "degradation",
     }
+    assert set(hooks.values()) == set(KINDS)
     importer = Importer("model", "x", dict)
     plugin = plugin_of(
         **{hook: [Component(f"a-{kind}", dict), Component("b", dict)] for hook, kind in hooks.items()},

@@ -8,7 +8,9 @@ import strangers
 
 import liif_core
 from liif_core import UserError, discover
-from liif_core.registry.sources import GROUP, OWN
+from liif_core.registry.changes import CHANGES
+from liif_core.registry.hookspecs import ENTRY_POINT_GROUP
+from liif_core.registry.sources import GROUP, OWN, extra_plugins
 
 
 @pytest.fixture
@@ -62,6 +64,21 @@ def test_a_plugin_made_for_another_is_not_imported(site, version, better):
     assert module not in sys.modules
 
 
+def test_a_plugin_made_for_version_2_is_refused_with_what_changed(site):
+    module = strangers.install(site, "old", "raise SystemExit('imported')", group=f"{GROUP}.v2")
+    (broken,) = discover().broken
+    assert broken.reason.startswith("made for version 2 of the plugin API, and this liif-core has version 3: ")
+    assert broken.details == CHANGES[3] and module not in sys.modules
+    text = "\n".join(broken.details)
+    for changed in ("scope", "num_statistics", "image_conditions", "GlobalDecoder", "liif_core.nn", ENTRY_POINT_GROUP):
+        assert changed in text
+
+
+def test_a_plugin_made_for_a_later_version_has_no_list_of_changes(site):
+    strangers.install(site, "new", "raise SystemExit('imported')", group=f"{GROUP}.v{liif_core.API_VERSION + 1}")
+    assert discover().broken[0].details == ()
+
+
 def test_a_plugin_with_a_module_for_each_version(site):
     strangers.install(site, "both", "raise SystemExit('imported')", group=f"{GROUP}.v{liif_core.API_VERSION + 1}")
     strangers.install(site, "both", strangers.encoder("this"), group=f"{GROUP}.v{liif_core.API_VERSION}")
@@ -75,10 +92,7 @@ def test_a_group_that_is_misspelt_is_not_passed_over(site, suffix):
     strangers.install(site, "typo", strangers.encoder("typo"), group=f"{GROUP}.{suffix}")
     registry = discover()
     assert offered(registry) == set()
-    assert (
-        reasons(registry)["typo"]
-        == f"entry-point group '{GROUP}.{suffix}': expected '{GROUP}' or '{GROUP}.v{liif_core.API_VERSION}'"
-    )
+    assert reasons(registry)["typo"] == f"entry-point group '{GROUP}.{suffix}': expected '{ENTRY_POINT_GROUP}'"
 
 
 # LIIF_PLUGINS

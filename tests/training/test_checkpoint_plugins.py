@@ -98,7 +98,7 @@ def test_the_name_is_another_distribution_s_now(saved, having):
 def test_a_name_that_a_second_distribution_offers_too(saved, having):
     """An experiment must say which; a checkpoint knows."""
     crowded = having(aa=("1.0", OtherEncoder), one=("1.0", Encoder), zz=("1.0", OtherEncoder))
-    with pytest.raises(UserError, match="say which"):
+    with pytest.raises(UserError, match="choose one"):
         model_from_table(TABLE, crowded, "t")
     model, warned = read(saved, crowded)
     assert type(model.encoder) is Encoder and not warned
