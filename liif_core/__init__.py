@@ -15,7 +15,7 @@ _HOME = {
     "model.continuous": ["ContinuousImage", "ContinuousModel"],
     "model.geometry": ["make_coord", "to_pixel_samples"],
     "model.protocols": [
-        "Conditioning", "Decoder", "Encoder", "Features", "GlobalDecoder", "Known", "LatentField", "Maps", "Query", "Sampling", "Sites",
+        "AxisSites", "BlockDecoder", "Conditioning", "Decoder", "Encoder", "Features", "GlobalDecoder", "GridSampling", "Known", "LatentField", "Maps", "Query", "Sampling", "Sites",
         "as_rows", "blend", "gather",
     ],
     "registry.components": ["Component", "Importer", "NoOptions", "Registry", "option"],

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["expect_conditions", "fourier_features", "fused_linear", "phases", "y_then_x"]
+__all__ = ["expect_conditions", "fourier_block", "fourier_features", "fused_linear", "phases", "y_then_x"]
 
 _FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _AFTER = {"none": lambda x: x, "relu": torch.relu_, "gelu": F.gelu}
@@ -62,3 +62,29 @@ def fourier_features(amplitude: Tensor, frequency: Tensor, offset: Tensor, phase
         y, x = frequency.float().chunk(2, dim=-1)
         angle = math.pi * torch.addcmul(y * offset[..., :1] + phase, x, offset[..., 1:])
         return amplitude.float() * torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def fourier_block(
+    amplitude: Tensor, frequency: Tensor, rows: Tensor, columns: Tensor, phase: Tensor
+) -> Tensor:
+    """``fourier_features`` of codes at blocks of positions: (B, h, w, R, C, D).
+
+    ``amplitude`` and ``frequency`` (B, h, w, D) as in ``fourier_features``; ``rows`` (h, R) and ``columns`` (w, C), the
+    offsets of the positions; ``phase`` (B or 1, D / 2). By the addition theorem, from R + C sines and cosines of each
+    wave. In float32.
+    """
+    with torch.autocast(amplitude.device.type, enabled=False):
+        y, x = (math.pi * part.unsqueeze(3) for part in frequency.float().chunk(2, dim=-1))
+        down = torch.addcmul(math.pi * phase[:, None, None, None], y, rows[:, None, :, None])
+        across = x * columns[None, None, :, :, None]
+        cosine, sine = (part.unsqueeze(3) for part in amplitude.float().chunk(2, dim=-1))
+        down_cosine, down_sine = down.cos(), down.sin()
+        across_cosine, across_sine = across.cos().unsqueeze(3), across.sin().unsqueeze(3)
+        shape = (*across_cosine.shape[:3], rows.shape[1], columns.shape[1], amplitude.shape[-1])
+        values = down.new_empty(shape)
+        half = shape[-1] // 2
+        torch.mul((cosine * down_cosine).unsqueeze(4), across_cosine, out=values[..., :half])
+        values[..., :half].addcmul_((cosine * down_sine).unsqueeze(4), across_sine, value=-1)
+        torch.mul((sine * down_sine).unsqueeze(4), across_cosine, out=values[..., half:])
+        values[..., half:].addcmul_((sine * down_cosine).unsqueeze(4), across_sine)
+        return values

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from liif_core.model.continuous import QUERY_CHUNK, ContinuousImage, RunningMean, Statistics, TilePlacement
 from liif_core.model.frame import Frame
-from liif_core.model.interpolation import pixels_around
-from liif_core.model.protocols import GlobalDecoder, Known, LatentField, Maps, Query, Sites, as_rows, blend, gather
+from liif_core.model.grid_decoding import decode_grid, plan_grid
+from liif_core.model.interpolation import pixels_along, pixels_around
+from liif_core.model.protocols import BlockDecoder, GlobalDecoder, GridSampling, Known, LatentField, Maps, Query, Sites, as_rows, blend, gather
 from liif_core.shapes import Float, Int
 from liif_core.sizes import Size
 
@@ -52,6 +53,44 @@ class ComposedImage(ContinuousImage):
         if self.model.residual != "none":
             result = result + self._residual(query)
         return result * 0.5 + 0.5
+
+    def render_grid(
+        self, rows: Tensor, columns: Tensor, cell: Tensor, chunk_size: int | None = None, statistics: Statistics = ()
+    ) -> Tensor:
+        query = Query.grid(*(t.to(self.device) for t in (rows, columns, cell)))
+        colors = self._by_blocks(query)
+        return super().render_grid(rows, columns, cell, chunk_size, statistics) if colors is None else colors
+
+    def _by_blocks(self, query: Query) -> Tensor | None:
+        """The colors (B, channels, H, W) of a pixel grid, decoded code by code; None where the parts cannot do that."""
+        model = self.model
+        able = isinstance(model.decoder, BlockDecoder) and isinstance(model.sampling, GridSampling)
+        if not able or any(conditioning.scope == "query" for conditioning in model.conditioning):
+            return None
+        framed = query if self.frame.size == self.size else _in_frame(query, self.size, self.frame.size)
+        plan = plan_grid(model.sampling.axes(framed, self.frame.grid))
+        if plan is None:
+            return None
+        corner = self.frame.top, self.frame.left
+        conditions = self._image_conditions(framed.cell[:, 0, 0])
+        maps = self.maps(framed.cell)
+        colors = decode_grid(
+            plan, model.decoder, model.sampling, maps, self.field.grid, corner, conditions, self.channels
+        ).permute(0, 3, 1, 2)
+        if model.residual != "none":
+            colors = colors + self._grid_residual(query)
+        return colors * 0.5 + 0.5
+
+    def _grid_residual(self, query: Query) -> Tensor:
+        """The LR image (B, channels, H, W) interpolated at a pixel grid, along rows and then along columns."""
+        assert query.axes is not None
+        image = self.field.image
+        for dim, (axis, side, first) in enumerate(zip(query.axes, self.size, (self.tile.top, self.tile.left)), start=2):
+            index, weight = pixels_along(axis, side, self.model.residual)
+            shape = [1] * (dim - 2) + [-1] + [1] * (3 - dim)
+            parts = [image.index_select(dim, i - first) * w.view(shape) for i, w in zip(index, weight)]
+            image = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return image
 
     def partial_statistic(self, query: Query, statistics: Statistics) -> Tensor:
         maps, parts = self._decodable(query)

@@ -87,6 +87,14 @@ class Sites:
     weight: Float[Tensor, "K b *Q"]  # sums to 1 over K
 
 
+@frozen(eq=False)
+class AxisSites:
+    """Along one axis, the codes that the rows (or columns) of a pixel grid read: S sides, n rows."""
+
+    index: Int[Tensor, "S n"]  # row (or column) in the grid of codes; does not decrease along n
+    offset: Float[Tensor, "S n"]  # query minus code, feature-cell units
+
+
 class LatentField(ABC):
     """The latent codes of an image, in the form that a decoder asks for."""
 
@@ -145,16 +153,34 @@ class Sampling(Protocol):
 
 
 @runtime_checkable
+class GridSampling(Sampling, Protocol):
+    """A sampling whose sites are a product of rows and columns, so that a pixel grid can be decoded code by code.
+
+    Neighbour k reads the code on side ``k // T`` of a row and on side ``k % T`` of a column, T being the number of
+    sides of a column.
+    """
+
+    def axes(self, query: Query, grid: Size) -> tuple[AxisSites, AxisSites]:
+        """The codes that the rows and the columns of a pixel grid read."""
+        ...
+
+    def weights(self, rows: AxisSites, columns: AxisSites) -> Float[Tensor, "K H W"]:
+        """The weight of each neighbour of each pixel."""
+        ...
+
+
+@runtime_checkable
 class Conditioning(Protocol):
     """A module: (query, sites, grid) -> (K, B or 1, *Q, channels), or broadcastable to it, float32.
 
-    ``scope`` declares what the result depends on. "query": anything. "image": the query's cell alone, so that there is
+    ``scope`` declares what the result depends on. "query": anything. "offset": the result is ``sites.offset`` itself.
+    "image": the query's cell alone, so that there is
     one value for all queries of an image that share a cell; the result is then broadcastable over K and Q where the
     cell is. Conditions of scope "image" are given to ``Decoder.prepare`` if the decoder is ``scale_dependent``.
     """
 
     channels: int
-    scope: Literal["query", "image"]
+    scope: Literal["query", "offset", "image"]
 
 
 @runtime_checkable
@@ -208,6 +234,27 @@ class GlobalDecoder(Decoder, Protocol):
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known = ()) -> Tensor:
         """(B, *Q, out_channels). Statistics that are not known are computed from the given queries."""
+        ...
+
+
+@runtime_checkable
+class BlockDecoder(Decoder, Protocol):
+    """A decoder that can decode one code at all positions of a block of rows and columns.
+
+    It must not depend on other queries (``num_statistics`` 0), and its maps must be (B, h * w, width). The framework uses
+    ``decode_block`` where every condition has scope "image" or "offset".
+    """
+
+    block_values: int  # numbers that it holds for each position while it decodes, for the choice of the block size
+
+    def decode_block(
+        self, maps: Maps, rows: Float[Tensor, "h R"], columns: Float[Tensor, "w C"], conditions: Mapping[str, Tensor]
+    ) -> Float[Tensor, "B h w R C out_channels"]:
+        """The color of each code at R x C positions, in [-1, 1] space, not blended.
+
+        ``maps`` are those of a rectangle of codes, (B, h, w, width). ``rows`` and ``columns`` are the offsets of the
+        positions from each code, in feature-cell units. ``conditions``: those of scope "image", (B or 1, channels).
+        """
         ...
 
 

@@ -7,7 +7,7 @@ the image, and its code is the nearest, halves to even.
 import torch
 from torch import Tensor, nn
 
-from liif_core import Component, Query, Sites, hookimpl
+from liif_core import AxisSites, Component, Query, Sites, hookimpl
 
 _NUDGE = 1e-6  # keeps a query that lies exactly between two codes on one side
 _SMALLEST_AREA = 1e-9  # keeps the weights finite where all areas vanish
@@ -53,8 +53,22 @@ class NeighbourSampling(nn.Module):
         column, column_offset = column.unsqueeze(0), column_offset.unsqueeze(0)
         index = (row * width + column).flatten(0, 1)
         offset = torch.stack(torch.broadcast_tensors(row_offset, column_offset), dim=-1).flatten(0, 1)
-        area = (row_offset * column_offset).abs().flatten(0, 1) + _SMALLEST_AREA
-        return Sites(index, offset, area.flip(0) / area.sum(0))  # each weighted by the area diagonally opposite
+        return Sites(index, offset, _opposite_areas(row_offset, column_offset))
+
+
+    def axes(self, query: Query, grid: tuple[int, int]) -> tuple[AxisSites, AxisSites]:
+        with torch.autocast(query.cell.device.type, enabled=False):
+            rows, columns = (AxisSites(*_axis(axis, codes, self.sides)) for axis, codes in zip(query.axes, grid))
+            return rows, columns
+
+    def weights(self, rows: AxisSites, columns: AxisSites) -> Tensor:
+        return _opposite_areas(rows.offset[:, None, :, None], columns.offset[None, :, None, :])
+
+
+def _opposite_areas(row: Tensor, column: Tensor) -> Tensor:
+    """(K, ...): the weight of each neighbour, its area being the one diagonally opposite; offsets (S, 1, ...), (1, S, ...)."""
+    area = (row * column).abs().flatten(0, 1) + _SMALLEST_AREA
+    return area.flip(0) / area.sum(0)
 
 
 @hookimpl

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
-from liif_core.nn import expect_conditions, fourier_features, phases, y_then_x
+from liif_core.nn import expect_conditions, fourier_block, fourier_features, phases, y_then_x
 from liif_zoo.lte import even
+
+
+_MANY = 40  # positions of a code from which on it pays to multiply its scales into the layers
 
 
 class ModulatedMLP(nn.Module):
@@ -28,6 +31,7 @@ class ModulatedMLP(nn.Module):
         self.width = width
         self.layers = nn.ModuleList(nn.Linear(in_width if i == 0 else width, width) for i in range(depth))
         self.last = nn.Linear(width, out_channels)
+        self.block_values = 3 * width
         self.modulations = 2 * depth * width  # how many numbers a code has: all scales, then all shifts
 
     def settled(self, modulation: Tensor, known: Tensor | None = None) -> Tensor:
@@ -41,6 +45,30 @@ class ModulatedMLP(nn.Module):
             bias = torch.cat([(known + bias[0]).unsqueeze(-2), bias[1:].expand(*known.shape[:-1], -1, -1)], dim=-2)
         scale = 1 + scale
         return torch.cat([scale.flatten(-2), torch.addcmul(shift, scale, bias).flatten(-2)], dim=-1)
+
+    def in_blocks(self, x: Tensor, settled: Tensor, first: int) -> Tensor:
+        """(..., R, C, out_channels) of the activations x (..., R, C, width) after ``first`` layers; not blended.
+
+        Each code has its own numbers, ``settled`` (..., modulations).
+        """
+        scales, shifts = (part.unflatten(-1, (-1, self.width)) for part in settled.chunk(2, dim=-1))
+        shape = x.shape
+        x = x.reshape(-1, shape[-3] * shape[-2], self.width)
+        scales, shifts = (part.reshape(len(x), -1, 1, self.width) for part in (scales, shifts))
+        if x.shape[1] < _MANY:
+            for layer, scale, shift in zip(self.layers[first:], scales[:, first:].unbind(1), shifts[:, first:].unbind(1)):
+                x = torch.addcmul(shift, F.linear(x, layer.weight), scale).relu_()
+            return self.last(x).view(*shape[:-1], -1)
+        # The scales are multiplied into the layers, so that a layer is one product of matrices for each code. And as
+        # relu(y + t) = max(y, -t) + t, the last t can be added to the next layer's shift, once per code.
+        pending = None
+        for layer, scale, shift in zip(self.layers[first:], scales[:, first:].unbind(1), shifts[:, first:].unbind(1)):
+            weight = layer.weight.t() * scale
+            shift = shift if pending is None else torch.baddbmm(shift, pending, weight)
+            x = torch.maximum(torch.bmm(x, weight), -shift)
+            pending = shift
+        last = self.last.bias if pending is None else self.last(pending)
+        return (F.linear(x, self.last.weight) + last).view(*shape[:-1], -1)
 
     def forward(self, product: Tensor, settled: Tensor, weight: Tensor) -> Tensor:
         """(B, *Q, out_channels), blended, of the first layer's product (K, B, *Q, width), but for what is known of it."""
@@ -84,6 +112,7 @@ class LMLIIF(nn.Module):
         cell = 2 if self.scale_dependent else 0
         self.in_channels = in_channels
         self.render = ModulatedMLP(options.width + 2 + cell, options.width, options.depth, out_channels)
+        self.block_values = self.render.block_values
         widths = [in_channels + cell, *options.latent, self.render.modulations + options.width]
         self.latent = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
@@ -106,6 +135,18 @@ class LMLIIF(nn.Module):
         with torch.autocast(modulation.device.type, enabled=False):
             product = F.linear(conditions["coordinate"], self.render.layers[0].weight[:, width : width + 2].float())
         return self.render(product.to(modulation.dtype), modulation, sites.weight)
+
+
+    def decode_block(
+        self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]
+    ) -> Tensor:
+        settled, width = maps["modulation"], self.render.width
+        scale, shift = settled[..., :width], settled[..., settled.shape[-1] // 2 :][..., :width]
+        with torch.autocast(settled.device.type, enabled=False):
+            y, x = self.render.layers[0].weight[:, width : width + 2].float().unbind(1)
+            down = torch.addcmul(shift.unsqueeze(3), (rows.unsqueeze(-1) * y).unsqueeze(1), scale.unsqueeze(3))
+            across = (columns.unsqueeze(-1) * x) * scale.unsqueeze(3)
+        return self.render.in_blocks((down.unsqueeze(4) + across.unsqueeze(3)).relu_(), settled, first=1)
 
 
 @frozen
@@ -138,6 +179,7 @@ class LMLTE(nn.Module):
         self.frequency = nn.Conv2d(in_channels, options.channels, 3, padding=1)  # in pairs (y, x)
         self.phase = nn.Linear(2, options.channels // 2, bias=False)
         self.render = ModulatedMLP(options.width, options.width, options.depth, out_channels)
+        self.block_values = self.render.block_values
         self.render_phase = nn.Linear(2, options.width // 2, bias=False)
         widths = [options.channels, *options.latent, self.render.modulations + 2 * options.width]
         self.latent = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
@@ -158,6 +200,14 @@ class LMLTE(nn.Module):
         phase = phases(conditions["cell"], self.render_phase.weight)
         x = fourier_features(*waves.chunk(2, dim=-1), conditions["coordinate"], phase)
         return self.render(F.linear(x, self.render.layers[0].weight), modulation, sites.weight)
+
+
+    def decode_block(
+        self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]
+    ) -> Tensor:
+        phase = phases(conditions["cell"], self.render_phase.weight)
+        x = fourier_block(*maps["waves"].chunk(2, dim=-1), rows, columns, phase)
+        return self.render.in_blocks(x, maps["modulation"], first=0)
 
 
 def _tables(arguments: dict, encoder: dict, decoder: dict) -> dict:

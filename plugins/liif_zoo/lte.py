@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
-from liif_core.nn import expect_conditions, fourier_features, fused_linear, phases, y_then_x
+from liif_core.nn import expect_conditions, fourier_block, fourier_features, fused_linear, phases, y_then_x
 
 
 def even(instance, attribute, value: int) -> None:
@@ -42,6 +42,7 @@ class LTE(nn.Module):
         self.coefficient = nn.Conv2d(in_channels, options.channels, 3, padding=1)
         self.frequency = nn.Conv2d(in_channels, options.channels, 3, padding=1)  # in pairs (y, x)
         self.phase = nn.Linear(2, options.channels // 2, bias=False)
+        self.block_values = 2 * max((options.channels, *options.hidden))
         widths = [options.channels, *options.hidden, out_channels]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
@@ -57,6 +58,15 @@ class LTE(nn.Module):
         for layer in self.layers[:-1]:
             hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
         return self.layers[-1](blend(hidden, sites.weight))  # the last layer is linear, and the weights sum to 1
+
+    def decode_block(
+        self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]
+    ) -> Tensor:
+        phase = phases(conditions["cell"], self.phase.weight)
+        hidden = fourier_block(maps["coefficient"], maps["frequency"], rows, columns, phase)
+        for layer in self.layers[:-1]:
+            hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
+        return self.layers[-1](hidden)
 
 
 def _table(encoder: dict, channels: int, width: int, hidden: list[int]) -> dict:

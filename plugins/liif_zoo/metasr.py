@@ -14,7 +14,7 @@ from attrs import frozen
 from attrs.validators import ge
 from torch import Tensor, nn
 
-from liif_core import Component, Importer, LatentField, Maps, Query, Sites, as_rows, blend, gather, hookimpl, option
+from liif_core import AxisSites, Component, Importer, LatentField, Maps, Query, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import renamed, take_encoder
 from liif_core.nn import expect_conditions
 from liif_paper.sampling import nearest_code
@@ -48,6 +48,17 @@ class CornerSampling(nn.Module):
         return index, (place - center) * codes
 
 
+    def axes(self, query: Query, grid: tuple[int, int]) -> tuple[AxisSites, AxisSites]:
+        with torch.autocast(query.cell.device.type, enabled=False):
+            cell = query.cell.flatten()
+            found = (self._axis(axis, cell[i], codes) for i, (axis, codes) in enumerate(zip(query.axes, grid)))
+            rows, columns = (AxisSites(index.unsqueeze(0), offset.unsqueeze(0)) for index, offset in found)
+            return rows, columns
+
+    def weights(self, rows: AxisSites, columns: AxisSites) -> Tensor:
+        return rows.offset.new_ones(1, rows.offset.shape[1], columns.offset.shape[1])
+
+
 @frozen
 class MetaSROptions:
     hidden: int = option(
@@ -74,6 +85,7 @@ class MetaSR(nn.Module):
         super().__init__()
         expect_conditions(conditions, coordinate=2, cell=2)
         self.sizes = in_channels, out_channels, options.hidden
+        self.block_values = 2 * options.hidden
         self.first = nn.Linear(3, options.hidden)
         self.second = nn.Linear(options.hidden, in_channels * out_channels)
 
@@ -94,6 +106,20 @@ class MetaSR(nn.Module):
             .expand(*product.shape[:-1], hidden)
         )
         return blend((weight @ x.unsqueeze(-1)).squeeze(-1) + bias, sites.weight)
+
+    def decode_block(
+        self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]
+    ) -> Tensor:
+        _, channels, hidden = self.sizes
+        weight, bias = maps["product"].split([channels * hidden, channels], dim=-1)
+        with torch.autocast(rows.device.type, enabled=False):
+            cell, entry = conditions["cell"].float(), self.first.weight.float()
+            shift = self.first.bias.float() + cell[:, :1] / 2 * entry[:, 2]
+            down = ((rows[None] - cell[:, :1, None] / 2 + 1) / 2).unsqueeze(-1) * entry[:, 0] + shift[:, None, None]
+            across = ((columns[None] - cell[:, 1:, None] / 2 + 1) / 2).unsqueeze(-1) * entry[:, 1]
+            x = F.relu(down[:, :, None, :, None] + across[:, None, :, None])  # (B or 1, h, w, R, C, hidden)
+        product = x.flatten(3, 4).to(weight.dtype) @ weight.unflatten(-1, (channels, hidden)).mT
+        return (product + bias.unsqueeze(3)).unflatten(3, x.shape[3:5])
 
     def _hidden(self, offset: Tensor, cell: Tensor) -> Tensor:
         """(K, B or 1, *Q, hidden). Codes are taken to sit at their cells' corners, and queries at their pixels'."""
