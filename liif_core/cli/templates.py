@@ -50,25 +50,25 @@ residual = "bilinear"  # what is learnt is what bilinear interpolation lacks
 $tables
 
 [data]
-images = { source = "skimage", names = ["astronaut", "rocket"] }
+images = { source = "samples", names = ["astronaut", "rocket"] }
 patch = 16
-queries = 256
+samples = 256
 repeat = 96
 
 [train]
 epochs = 10
-batch_size = 8
-optimizer = { lr = 2e-3 }
+batch = 8
+optimizer = { rate = 2e-3 }
 schedule = { use = "cosine", warmup_steps = 20 }
 
 [validate]
-images = { source = "skimage", names = ["microaneurysms"] }
+images = { source = "samples", names = ["microaneurysms"] }
 scale = 2
 every = 5
 
 [[evaluate]]
 name = "samples"
-images = { source = "skimage", names = ["chelsea"] }
+images = { source = "samples", names = ["chelsea"] }
 scales = [2, 3]
 protocol = "rgb"
 """

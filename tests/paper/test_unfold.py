@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference import small_model, unfolded
+from plain import small_model, unfolded
 
 
 def field_of(registry, name, features, **options):

@@ -1,1 +1,0 @@
-"""Images for training and evaluation: sources, crops, resizing, degradations and downloads."""

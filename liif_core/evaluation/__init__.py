@@ -1,1 +1,0 @@
-"""Evaluation: protocols, metrics and reports."""

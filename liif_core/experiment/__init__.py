@@ -1,1 +1,0 @@
-"""Experiments: typed options, TOML files, validation, and building the model they describe."""

@@ -1,1 +1,0 @@
-"""Continuous image models: contracts, composition, geometry and tiled rendering."""

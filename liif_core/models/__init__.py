@@ -1,1 +1,0 @@
-"""Trained models: by path, or by the name that a model pack gives them."""

@@ -1,1 +1,0 @@
-"""Plugins: the hooks, the components they offer, and where they are found."""
