@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 import liif_core
-from liif_core.experiment_file import model_from_table
-from liif_core.operations import counter
+from liif_core.experiment.toml_file import model_from_table
+from liif_core.model.flops import counter
 
 BOTH = [{"use": "coordinate"}, {"use": "cell"}]
 ENSEMBLE = {"sampling": {"use": "local-ensemble"}, "conditioning": BOTH}

@@ -23,7 +23,20 @@ def render_here(checkpoint: str, picture: Path, out: Path, size: list[int], memo
 
     def upscale(source: Path, target: Path, wanted: str) -> None:
         try:
-            liif(["upscale", str(source), "-o", str(target), "--size", wanted, "--memory", memory, "--checkpoint", checkpoint])
+            liif(
+                [
+                    "upscale",
+                    str(source),
+                    "-o",
+                    str(target),
+                    "--size",
+                    wanted,
+                    "--memory",
+                    memory,
+                    "--checkpoint",
+                    checkpoint,
+                ]
+            )
         except SystemExit as stop:
             if stop.code:
                 raise
@@ -54,7 +67,9 @@ def main() -> None:
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
-        return render_here(options.checkpoint, options.here, options.here.with_name("out.png"), options.size, options.memory)
+        return render_here(
+            options.checkpoint, options.here, options.here.with_name("out.png"), options.size, options.memory
+        )
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
         noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -68,7 +83,9 @@ def main() -> None:
         f"--memory {options.memory}: peak {found['peak_megabytes']:.0f} MB beyond the model, {found['seconds']:.0f} s"
     )
     if options.json:
-        options.json.write_text(json.dumps({**vars(options), **found, "json": None, "here": None}, indent=2, default=str))
+        options.json.write_text(
+            json.dumps({**vars(options), **found, "json": None, "here": None}, indent=2, default=str)
+        )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import liif_core
-from liif_core.model import ComposedModel
+from liif_core.model.composed import ComposedModel
 
 CHUNK = 30_000
 
@@ -33,8 +33,8 @@ def plain_render(model: ComposedModel, image: Tensor, size: tuple[int, int]) -> 
     coord = liif_core.make_coord(size).unsqueeze(0)
     cell = torch.tensor([2 / size[0], 2 / size[1]]).expand_as(coord)
     chunks = range(0, coord.shape[1], CHUNK)
-    colours = [plain_query(model, features, coord[:, i : i + CHUNK], cell[:, i : i + CHUNK]) for i in chunks]
-    return torch.cat(colours, dim=1).transpose(1, 2).reshape(1, 3, *size) * 0.5 + 0.5
+    colors = [plain_query(model, features, coord[:, i : i + CHUNK], cell[:, i : i + CHUNK]) for i in chunks]
+    return torch.cat(colors, dim=1).transpose(1, 2).reshape(1, 3, *size) * 0.5 + 0.5
 
 
 def plain_query(model: ComposedModel, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
@@ -150,7 +150,9 @@ def main() -> None:
         rate = matrix_rate()
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; "
               f"large matrix products: {rate / 1e9:.0f} GFLOP/s")  # fmt: skip
-        print("| image | scale | plain, s | ours, s | times faster | ours, MP/s | decoder, share of matrix rate | plain, MB | ours, MB | max difference |")
+        print(
+            "| image | scale | plain, s | ours, s | times faster | ours, MP/s | decoder, share of matrix rate | plain, MB | ours, MB | max difference |"
+        )
         print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
         rows = []
         for side in options.sides:
@@ -164,7 +166,9 @@ def main() -> None:
                     flush=True,
                 )
     if options.json:
-        options.json.write_text(json.dumps({"matrix_gflops": rate / 1e9, "torch": torch.__version__, "rows": rows}, indent=2))
+        options.json.write_text(
+            json.dumps({"matrix_gflops": rate / 1e9, "torch": torch.__version__, "rows": rows}, indent=2)
+        )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ COMMANDS = {
     "liif --help": ["-m", "liif_core", "--help"],
     "liif-run --help": ["-c", "from liif_core.cli import liif_run; liif_run(['--help'])"],
     "liif plugins": ["-m", "liif_core", "plugins"],
-    "import liif_core.plugins": ["-c", "import liif_core.plugins"],
+    "import liif_core.registry.discovery": ["-c", "import liif_core.registry.discovery"],
     "import torch": ["-c", "import torch"],
 }
 BARE = next(iter(COMMANDS))

@@ -2,12 +2,17 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import settings
+from small_experiment import SMALL
 
 import liif_core
+from liif_core import UserError, hookimpl, load_experiment
+from liif_core.registry.components import Origin
+from liif_core.registry.discovery import add_plugin
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -34,3 +39,57 @@ def gpu() -> torch.device:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
     return torch.device("cuda")
+
+
+@pytest.fixture
+def plugin_of():
+    """Makes a plugin of hooks and what each returns: ``plugin_of(liif_encoders=[Component(...)])``."""
+
+    def make(**hooks):
+        def implementation(offered):
+            return hookimpl(lambda: offered)
+
+        return SimpleNamespace(**{name: implementation(offered) for name, offered in hooks.items()})
+
+    return make
+
+
+@pytest.fixture
+def extended(registry, plugin_of):
+    """The installed plugins and one more: ``extended(liif_encoders=[Component(...)])``."""
+    return lambda **hooks: add_plugin(registry, plugin_of(**hooks), Origin("test = test", "test-plugin", "1.2.3"))
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture
+def problems(registry, tmp_path):
+    """The lines of the error for a text or bytes, without the file's name."""
+
+    def read(text, **options):
+        path = tmp_path / "wrong.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(UserError) as refused:
+            load_experiment(path, registry, **options)
+        lines = refused.value.problems
+        assert lines and all(isinstance(line, str) and line for line in lines)
+        return [line.removeprefix(f"{path}: ") for line in lines]
+
+    return read
+
+
+@pytest.fixture
+def overridden(registry, small):
+    """The lines of the error for SMALL with some ``--set`` overrides."""
+
+    def read(*overrides):
+        with pytest.raises(UserError) as refused:
+            load_experiment(small, registry, overrides=overrides)
+        return [line.removeprefix(f"{small}: ") for line in refused.value.problems]
+
+    return read

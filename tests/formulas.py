@@ -1,7 +1,7 @@
 """What tests of decoders share that compare them with their formulas written out."""
 
 import torch
-from plain import centres, moved_to_corner, nearest
+from reference import centers, moved_to_corner, nearest
 from torch import Tensor, nn
 
 
@@ -20,7 +20,7 @@ class Given(nn.Module):
 
 def neighbours(coord: Tensor, size: tuple[int, int], ensemble: bool = True) -> list[tuple[Tensor, Tensor, Tensor]]:
     """For each code around queries (B, N, 2): where it is found, the offset from it in feature cells, its weight."""
-    home = centres(*size).permute(2, 0, 1).expand(len(coord), -1, -1, -1)
+    home = centers(*size).permute(2, 0, 1).expand(len(coord), -1, -1, -1)
     corners = [(-1, -1), (-1, 1), (1, -1), (1, 1)] if ensemble else [None]
     moved = [moved_to_corner(coord, corner, size) for corner in corners]
     offsets = [(coord - nearest(home, place)) * torch.tensor(size) for place in moved]
@@ -32,7 +32,7 @@ def random(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def expect_same(colours: Tensor, output: Tensor) -> None:
-    """Colours in [0, 1] space and the network's output in [-1, 1], to rounding."""
+def expect_same(colors: Tensor, output: Tensor) -> None:
+    """Colors in [0, 1] space and the network's output in [-1, 1], to rounding."""
     tolerance = 1e-5 * output.abs().max().item()
-    torch.testing.assert_close(colours * 2 - 1, output, rtol=0, atol=tolerance)
+    torch.testing.assert_close(colors * 2 - 1, output, rtol=0, atol=tolerance)

@@ -10,7 +10,7 @@ from liif_core.testing.conditioning import ConditioningCase
 from liif_core.testing.decoder import DecoderCase
 from liif_core.testing.encoder import EncoderCase
 from liif_core.testing.features import FeaturesCase
-from liif_core.testing.plain import plain_sites
+from liif_core.testing.reference import reference_sites
 from liif_core.testing.running import failures
 from liif_core.testing.sampling import SamplingCase
 
@@ -84,7 +84,7 @@ class Sampling(nn.Module):
         super().__init__()
 
     def forward(self, query, grid):
-        return plain_sites(query, grid, self.neighbours)
+        return reference_sites(query, grid, self.neighbours)
 
 
 class Conditioning(nn.Module):
@@ -110,34 +110,34 @@ class Decoder(nn.Module):
         self.told = nn.Linear(4, 16)
         self.last = nn.Linear(16, out_channels)
 
-    def prepare(self, field, told):
+    def prepare(self, field, image_conditions):
         return {"code": as_rows(self.code(field.dense()))}
 
     def decode(self, maps, sites, conditions):
         hidden = gather(maps["code"], sites.index)
         told = [conditions[name].expand(*hidden.shape[:-1], 2) for name in ("coordinate", "cell")]
-        hidden = hidden + self.told(torch.cat(told, dim=-1))
+        hidden = hidden + self.condition_names(torch.cat(told, dim=-1))
         return blend(self.last(hidden.relu()), sites.weight)
 
 
-class SetDecoder(Decoder):
-    """A query's colour depends on the others, in a way that only it knows."""
+class GlobalDecoder(Decoder):
+    """A query's color depends on the others, in a way that only it knows."""
 
     pointwise = False
 
     def decode(self, maps, sites, conditions):
-        colours = super().decode(maps, sites, conditions)
-        return colours - colours.mean(tuple(range(1, colours.ndim - 1)), keepdim=True)
+        colors = super().decode(maps, sites, conditions)
+        return colors - colors.mean(tuple(range(1, colors.ndim - 1)), keepdim=True)
 
 
 class PassesDecoder(Decoder):
-    """A query's colour depends on two means over all: of the colours, and then of how far they are from that."""
+    """A query's color depends on two means over all: of the colors, and then of how far they are from that."""
 
-    pointwise, passes = False, 2
+    pointwise, num_statistics = False, 2
 
     def moment(self, maps, sites, conditions):
-        colours = super().decode(maps, sites, conditions).flatten(1, -2)
-        return (colours - maps["mean"].unsqueeze(1)).square().mean(1) if "mean" in maps else colours.mean(1)
+        colors = super().decode(maps, sites, conditions).flatten(1, -2)
+        return (colors - maps["mean"].unsqueeze(1)).square().mean(1) if "mean" in maps else colors.mean(1)
 
     def knowing(self, maps, mean):
         return {**maps, "spread" if "mean" in maps else "mean": mean}
@@ -145,9 +145,9 @@ class PassesDecoder(Decoder):
     def decode(self, maps, sites, conditions):
         while "spread" not in maps:
             maps = self.knowing(maps, self.moment(maps, sites, conditions))
-        colours = super().decode(maps, sites, conditions)
-        mean, spread = (maps[n].reshape(len(colours), *[1] * (colours.ndim - 2), -1) for n in ("mean", "spread"))
-        return (colours - mean) / (spread + 0.1)
+        colors = super().decode(maps, sites, conditions)
+        mean, spread = (maps[n].reshape(len(colors), *[1] * (colors.ndim - 2), -1) for n in ("mean", "spread"))
+        return (colors - mean) / (spread + 0.1)
 
 
 class CellDecoder(Decoder):
@@ -155,8 +155,8 @@ class CellDecoder(Decoder):
 
     scale_dependent = True
 
-    def prepare(self, field, told):
-        return {"code": as_rows(self.code(field.dense()) * (1 + told["cell"][:, :1, None, None]))}
+    def prepare(self, field, image_conditions):
+        return {"code": as_rows(self.code(field.dense()) * (1 + image_conditions["cell"][:, :1, None, None]))}
 
 
 GOOD = {
@@ -167,7 +167,7 @@ GOOD = {
     Sampling: "sampling",
     Conditioning: "conditioning",
     Decoder: "decoder",
-    SetDecoder: "decoder",
+    GlobalDecoder: "decoder",
     PassesDecoder: "decoder",
     CellDecoder: "decoder",
 }

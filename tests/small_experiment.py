@@ -16,15 +16,15 @@ decoder = { use = "mlp", hidden = [16] }
 [data]
 images = { source = "div2k", path = "div2k", split = "train" }
 patch = 12
-samples = 100
+queries = 100
 
 [train]
 epochs = 10
-optimizer = { use = "adam", rate = 1e-4 }
+optimizer = { use = "adam", lr = 1e-4 }
 schedule = { use = "multi-step", milestones = [5, 8] }
 
 [validate]
-images = { source = "samples", names = ["coffee"] }
+images = { source = "skimage", names = ["coffee"] }
 
 [[evaluate]]
 name = "one"
@@ -44,7 +44,7 @@ note = "Only a try."
 decoder = { hidden = [4] }
 
 [profiles.quick.data]
-images = { source = "samples", names = ["astronaut"] }
+images = { source = "skimage", names = ["astronaut"] }
 
 [profiles.quick.train]
 epochs = 1
@@ -52,11 +52,11 @@ schedule = { use = "cosine" }
 
 [[profiles.quick.evaluate]]
 name = "quick"
-images = { source = "samples", names = ["chelsea"] }
+images = { source = "skimage", names = ["chelsea"] }
 scales = [2]
 
 [profiles.slower]
-train = { optimizer = { rate = 1e-5 }, epochs = 20 }
+train = { optimizer = { lr = 1e-5 }, epochs = 20 }
 """
 
 

@@ -4,7 +4,7 @@ import itertools
 import sys
 from pathlib import Path
 
-from liif_core.plugin_sources import GROUP
+from liif_core.registry.sources import GROUP
 
 HEADER = "from attrs import frozen\nfrom torch import nn\nfrom liif_core import Component, hookimpl, option\n"
 ENCODER = '''

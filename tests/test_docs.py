@@ -13,11 +13,21 @@ from click.testing import CliRunner
 
 import liif_core
 from liif_core.cli import liif, liif_run
-from liif_core.experiment_file import read_experiment_file, resolve
+from liif_core.experiment.toml_file import read_experiment_file, resolve
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
-QUICK = ["--set", "train.epochs=1", "--set", "data.repeat=1", "--set", 'evaluate=[]', "--set", "validate.every=1", "--quiet"]
+QUICK = [
+    "--set",
+    "train.epochs=1",
+    "--set",
+    "data.repeat=1",
+    "--set",
+    "evaluate=[]",
+    "--set",
+    "validate.every=1",
+    "--quiet",
+]
 
 
 def blocks(language):
@@ -65,7 +75,9 @@ def installed_plugin(place, monkeypatch):
     (place / f"{name}.py").write_text(module)
     information = place / f"{name}-{project['project']['version']}.dist-info"
     information.mkdir()
-    information.joinpath("METADATA").write_text(f"Name: {project['project']['name']}\nVersion: {project['project']['version']}\n")
+    information.joinpath("METADATA").write_text(
+        f"Name: {project['project']['name']}\nVersion: {project['project']['version']}\n"
+    )
     ((group, entries),) = project["project"]["entry-points"].items()
     lines = [f"{key} = {value}" for key, value in entries.items()]
     information.joinpath("entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
@@ -82,7 +94,7 @@ def test_python_runs(code, place, request):
     exec(compile(code, "document", "exec"), names)
     if "model" in names:
         assert names["large"].shape == (1, 3, 700, 500) and names["part"].shape == (1, 3, 256, 256)
-        assert names["colour"].shape == (1, 1, 3)
+        assert names["color"].shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
@@ -97,7 +109,7 @@ def test_toml_is_valid(text, place, registry):
 @pytest.mark.parametrize("line", commands())
 def test_commands_run(line, place, request):
     if line.startswith("pip install"):
-        assert 'readme_command \'pip install -c constraints.txt' in (ROOT / ".ci" / "run").read_text()
+        assert "readme_command 'pip install -c constraints.txt" in (ROOT / ".ci" / "run").read_text()
         assert line in (ROOT / "README.md").read_text()  # .ci/run takes them from there
         assert "&&" in line
         return
@@ -107,12 +119,15 @@ def test_commands_run(line, place, request):
     if "Set5" in line:
         shared = request.getfixturevalue("shared")
         (place / "Set5").symlink_to(shared / "data" / "set5")
-        command, arguments = liif, [*arguments[:1], str(place / "best.safetensors"), *arguments[2:], "--quiet"]  # quicker
+        command, arguments = (
+            liif,
+            [*arguments[:1], str(place / "best.safetensors"), *arguments[2:], "--quiet"],
+        )  # quicker
     elif "paper" in line:
         arguments.append("--check")  # not the 3.5 GB
     elif program == "liif-run":
         request.getfixturevalue("installed_plugin")
-        arguments += [*QUICK, "--set", "data.samples=16", "--set", "train.batch=9", "--out", "out"]
+        arguments += [*QUICK, "--set", "data.queries=16", "--set", "train.batch_size=9", "--out", "out"]
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == expected, result.output
 
@@ -122,7 +137,9 @@ def test_the_table_of_published_weights_is_the_reference(shared):
 
     published = json.loads((shared / "golden" / "set5.json").read_text())
     row = next(line for line in DOCUMENTS["README.md"].splitlines() if line.startswith("| EDSR-baseline-LIIF, here"))
-    assert [float(cell) for cell in row.split("|")[2:-1]] == [round(published[s]["mean"], 2) for s in ("x2", "x3", "x4", "x6", "x8")]
+    assert [float(cell) for cell in row.split("|")[2:-1]] == [
+        round(published[s]["mean"], 2) for s in ("x2", "x3", "x4", "x6", "x8")
+    ]
 
 
 def test_every_public_name_and_link_exists():

@@ -40,7 +40,7 @@ def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
     clutter = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", ".pytest_cache")
     core = folder / "liif-core"
-    for name in ("liif_core", "plugins/liif_paper", "plugins/liif_lineage"):
+    for name in ("liif_core", "plugins/liif_paper", "plugins/liif_zoo"):
         shutil.copytree(ROOT / name, core / name, ignore=clutter)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, core)
@@ -112,7 +112,14 @@ def run(python, *arguments, folder, **variables):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_two_steps(name, full, place):
     images = 'images={source="folder", path="images"}'
-    changes = [f"data.{images}", "data.patch=8", "data.repeat=1", "data.samples=16", "train.batch=2", "train.epochs=1"]
+    changes = [
+        f"data.{images}",
+        "data.patch=8",
+        "data.repeat=1",
+        "data.queries=16",
+        "train.batch_size=2",
+        "train.epochs=1",
+    ]
     changes += [f"validate.{images}", "validate.every=1", f'evaluate=[{{name="few", scales=[2.5], {images}}}]']
     overrides = [part for change in changes for part in ("--set", change)]
     options = ["--profile", "samples", "--out", "out", "--device", "cpu", "--quiet"]
@@ -126,7 +133,9 @@ def test_two_steps(name, full, place):
 
 @pytest.mark.parametrize("name", ["rdn_lte", "rdn_srno"])
 def test_other_compositions_of_an_example(name, full, place):
-    done = run(full, "-m", "liif_core", "run", f"experiments/{name}.toml", "--check", "--profile", "samples", folder=place)
+    done = run(
+        full, "-m", "liif_core", "run", f"experiments/{name}.toml", "--check", "--profile", "samples", folder=place
+    )
     assert done.returncode == 0 and "parameters: " in done.stdout, done.stderr
 
 

@@ -29,13 +29,13 @@ hidden = [16]
 [data]
 images = { source = "folder", path = "images" }
 patch = 8
-samples = 64
+queries = 64
 repeat = 3
 
 [train]
 epochs = 2
-batch = 4
-optimizer = { rate = 1e-3 }
+batch_size = 4
+optimizer = { lr = 1e-3 }
 
 [validate]
 images = { source = "folder", path = "images", limit = 1 }

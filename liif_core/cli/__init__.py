@@ -17,15 +17,15 @@ _FILE = click.Path(path_type=Path)
 def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a user's mistake into its message and exit code 2, and an interruption into exit code 130.
 
-    ``tried`` are the plugins that ``_PLUGIN`` named; the command finds them among the others.
+    ``plugins`` are the plugins that ``_PLUGIN`` named; the command finds them among the others.
     """
 
     @wraps(command)
-    def wrapper(*args: Any, tried: tuple[str, ...] = (), **kwargs: Any) -> Any:
+    def wrapper(*args: Any, plugins: tuple[str, ...] = (), **kwargs: Any) -> Any:
         from liif_core.errors import Interrupted, UserError
 
         try:
-            with warnings.catch_warnings(), _trying(tried):
+            with warnings.catch_warnings(), _with_plugins(plugins):
                 warnings.showwarning = _show_warning(warnings.showwarning)
                 sys.exit(command(*args, **kwargs) or DONE)
         except UserError as error:
@@ -51,21 +51,27 @@ def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
     return show
 
 
-def _trying(plugins: tuple[str, ...]) -> AbstractContextManager[None]:
+def _with_plugins(plugins: tuple[str, ...]) -> AbstractContextManager[None]:
     if not plugins:
         return nullcontext()
-    from liif_core.plugin_sources import trying
+    from liif_core.registry.sources import extra_plugins
 
-    return trying(*plugins)
+    return extra_plugins(*plugins)
 
 
 _PLUGIN = click.option(
-    "--plugin", "tried", multiple=True, metavar="P", help="Use a plugin that is not installed too: FILE.py, MODULE or MODULE:OBJECT."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="P",
+    help="Use a plugin that is not installed too: FILE.py, MODULE or MODULE:OBJECT.",
 )
 _DEVICE = click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps.")
 _RUN_OPTIONS = [
     click.argument("experiment", type=_FILE),
-    click.option("--profile", metavar="P", help="Apply a profile that the file declares; then missing data is an error."),
+    click.option(
+        "--profile", metavar="P", help="Apply a profile that the file declares; then missing data is an error."
+    ),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value; may be repeated."),
     click.option("--out", type=_FILE, metavar="DIR", help="Where results go.  [default: a new folder under runs/]"),
     click.option("--resume", is_flag=True, help="Go on with the run in the folder."),
@@ -76,7 +82,16 @@ _RUN_OPTIONS = [
 ]
 
 
-def _run(experiment: Path, profile: str, overrides: tuple[str, ...], out: Path, resume: bool, device: str, check: bool, quiet: bool) -> None:
+def _run(
+    experiment: Path,
+    profile: str,
+    overrides: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    device: str,
+    check: bool,
+    quiet: bool,
+) -> None:
     """Train, evaluate and report the EXPERIMENT that a TOML file describes."""
     from liif_core.cli.run import check_experiment, run_experiment
 
@@ -110,8 +125,15 @@ liif.add_command(click.command("run")(_with_run_options(_reported(_run))))
 @liif.command()
 @click.argument("checkpoint", type=_FILE)
 @click.option("--hr", required=True, type=_FILE, metavar="FOLDER", help="High-resolution images.")
-@click.option("--lr", type=_FILE, metavar="FOLDER", help="Their low-resolution images, for a single --scale.  [default: made by bicubic]")
-@click.option("--scale", "scales", multiple=True, required=True, metavar="S", help="Such as 4, 2.5 or 2,3.7; may be repeated.")
+@click.option(
+    "--lr",
+    type=_FILE,
+    metavar="FOLDER",
+    help="Their low-resolution images, for a single --scale.  [default: made by bicubic]",
+)
+@click.option(
+    "--scale", "scales", multiple=True, required=True, metavar="S", help="Such as 4, 2.5 or 2,3.7; may be repeated."
+)
 @click.option("--protocol", default="benchmark", show_default=True, metavar="NAME", help="benchmark, div2k or rgb.")
 @click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write the results there too.")
 @click.option("--ssim", is_flag=True, help="SSIM too.")
@@ -132,7 +154,9 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
 @click.option("--checkpoint", required=True, type=_FILE, metavar="C", help="Ours, or a published .pth.")
 @click.option("-o", "--output", type=_FILE, metavar="FILE", help="Where to write a single image.")
 @click.option("--out-dir", type=_FILE, metavar="DIR", help="Where to write images under their own names.")
-@click.option("--scale", metavar="S|SY,SX", help="Magnification, any positive number; vertical and horizontal may differ.")
+@click.option(
+    "--scale", metavar="S|SY,SX", help="Magnification, any positive number; vertical and horizontal may differ."
+)
 @click.option("--size", metavar="WxH|Wx|xH", help="Size in pixels; a side left out follows the other.")
 @click.option("--region", metavar="T,L,B,R", help="Only this part: top, left, bottom, right in input pixels.")
 @click.option("--precision", default="float32", show_default=True, metavar="P", help="float32, bf16 or fp16.")
@@ -140,7 +164,9 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
 @click.option("--format", metavar="F", help="png, jpg, webp or tif.  [default: by the name]")
 @click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of jpg and webp.")
 @click.option("--lossless", is_flag=True, help="Lossless webp.")
-@click.option("--max-pixels", type=click.IntRange(1), default=178_956_970, show_default=True, help="Refuse larger inputs.")
+@click.option(
+    "--max-pixels", type=click.IntRange(1), default=178_956_970, show_default=True, help="Refuse larger inputs."
+)
 @click.option("--overwrite", is_flag=True, help="Render again what is there already.")
 @click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write what was done there.")
 @_DEVICE

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from liif_core.checkpoint import load_checkpoint, model_of, save_checkpoint
 from liif_core.errors import UserError
-from liif_core.plugins import discover
+from liif_core.registry.discovery import discover
+from liif_core.training.checkpoint import load_checkpoint, model_of, save_checkpoint
 
 
 def import_checkpoint(published: Path, target: Path, overwrite: bool) -> str:

@@ -3,15 +3,17 @@
 from pathlib import Path
 
 from liif_core import files
-from liif_core.checkpoint import load_checkpoint, model_of
-from liif_core.device import autocast, pick_device, precision_problems
+from liif_core.data.sources import open_images
 from liif_core.errors import UserError, did_you_mean
-from liif_core.evaluate import evaluate_set
-from liif_core.experiment import PROTOCOLS, FolderSource, PairedFoldersSource
-from liif_core.geometry import Scale
-from liif_core.plugins import discover
-from liif_core.report import results_json, scores_table
-from liif_core.sources import open_images
+from liif_core.evaluation.evaluate import evaluate_set
+from liif_core.evaluation.report import results_json, scores_table
+from liif_core.experiment.schema import FolderSource, PairedFoldersSource
+from liif_core.model.device import autocast, pick_device, precision_problems
+from liif_core.models.loading import checkpoint_path
+from liif_core.presets import PROTOCOLS
+from liif_core.registry.discovery import discover
+from liif_core.sizes import Scale
+from liif_core.training.checkpoint import load_checkpoint, model_of
 
 
 def evaluate_checkpoint(
@@ -46,7 +48,8 @@ def evaluate_checkpoint(
     target = pick_device(device or "auto")
     autocast(target, precision)  # refuses half precision on a CPU before anything is read
     registry = discover()
-    model = model_of(load_checkpoint(checkpoint, registry), registry, str(checkpoint)).to(target).eval()
+    loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
+    model = model_of(loaded, registry, str(checkpoint)).to(target).eval()
     source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
     images = open_images(source, channels=model.channels)
     scores = evaluate_set(

@@ -1,4 +1,4 @@
-"""TOML tables that show how a component is used, and that work when they are pasted."""
+"""TOML tables that show how a component is used. They work when they are pasted into an experiment."""
 
 import types
 import typing
@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 
 from liif_core.errors import UserError
-from liif_core.experiment_file import plain, to_toml
-from liif_core.registry import Component, Kind, Registry
-from liif_core.structure import structure
+from liif_core.experiment.toml_file import to_builtin, to_toml
+from liif_core.experiment.validation import structure
+from liif_core.registry.components import Component, Kind, Registry
 
 _VALUES: dict[type, tuple[Any, ...]] = {
     bool: (False, True),
@@ -24,27 +24,30 @@ _VALUES: dict[type, tuple[Any, ...]] = {
 
 
 def example(use: str, component: Component, registry: Registry, quick: bool = False) -> dict[str, Any] | None:
-    """A table with ``use`` and every option: defaults, and for what has none, a value that its checks accept.
+    """A table with ``use`` and every option: its default, or for an option without one, a value that its checks accept.
 
-    An option may name its own: ``option("...", example=64)``, or for ``quick`` runs of seconds,
-    ``option("...", 64, quick=8)``. None where no values are found that are accepted together.
+    ``option("...", example=64)`` gives that value, and ``option("...", 64, quick=8)`` the value for ``quick`` runs of
+    seconds. None where no values were found that are accepted together.
     """
     given = {}
     for field in _fields(component.options):
         if quick and "quick" in field.metadata:
-            given[field.name] = plain(field.metadata["quick"])
+            given[field.name] = to_builtin(field.metadata["quick"])
         elif field.default is attrs.NOTHING:
             fitting = (v for v in _candidates(field) if not _refused(component, {field.name: v}, registry, field.name))
             given[field.name] = next(fitting, None)
     if _refused(component, given, registry):
         return None
-    return {"use": use, **plain(structure(component.options, given, registry, ""))}
+    return {"use": use, **to_builtin(structure(component.options, given, registry, ""))}
 
 
 def as_toml(kind: Kind, table: dict[str, Any]) -> str:
-    """The table as an experiment file has it, beside others of ``[model]``."""
-    text = to_toml({"model": {kind: [table] if kind == "conditioning" else table}})
-    return text.removeprefix("[model]\n").strip()
+    """The table as an experiment file has it."""
+    if kind == "model":
+        return to_toml({"model": table}).strip()
+    parent = "data" if kind == "degradation" else "model"
+    text = to_toml({parent: {kind: [table] if kind == "conditioning" else table}})
+    return text.removeprefix(f"[{parent}]\n").strip()
 
 
 def _fields(options: type) -> tuple[attrs.Attribute, ...]:
@@ -53,7 +56,7 @@ def _fields(options: type) -> tuple[attrs.Attribute, ...]:
 
 
 def _refused(component: Component, given: dict[str, Any], registry: Registry, key: str = "") -> bool:
-    """Whether these options, or only what is said of one of them, are not accepted."""
+    """Whether these options are not accepted; with ``key``, whether that one is not."""
     try:
         structure(component.options, given, registry, "")
     except UserError as error:
@@ -62,11 +65,11 @@ def _refused(component: Component, given: dict[str, Any], registry: Registry, ke
 
 
 def _candidates(field: attrs.Attribute) -> Iterable[Any]:
-    return [plain(field.metadata["example"])] if "example" in field.metadata else _values(field.type)
+    return [to_builtin(field.metadata["example"])] if "example" in field.metadata else _values(field.type)
 
 
 def _values(kind: Any) -> Iterable[Any]:
-    """Values of a type, as TOML has them, likely ones first."""
+    """Values of a type, as TOML has them, the likeliest first."""
     inner = [member for member in get_args(kind) if member not in (type(None), ...)]
     if get_origin(kind) is Literal:
         return inner

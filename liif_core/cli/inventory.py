@@ -1,4 +1,4 @@
-"""What is installed here: ``liif plugins`` and ``liif doctor``. Nothing here imports torch to list plugins."""
+"""``liif plugins`` and ``liif doctor``: what is installed. Listing plugins does not import torch."""
 
 import json
 import platform
@@ -8,73 +8,99 @@ from typing import Any
 
 import attrs
 
-from liif_core.plugins import discover
-from liif_core.registry import KINDS, Component, Kind, Origin, Registry
+from liif_core.registry.components import KINDS, NamedModel
+from liif_core.registry.listing import ComponentInfo, ImporterInfo, ModelInfo, OptionInfo, PluginList, list_plugins
 
 _PACKAGES = ("liif-core", "torch", "torchvision", "pillow", "numpy", "attrs", "cattrs", "pluggy", "safetensors")
 _EXTRAS = {"scikit-image": "samples", "matplotlib": "curves", "tensorboard": "tensorboard"}
 
 
-def inventory(registry: Registry) -> dict[str, Any]:
-    """Components with their options, plugins that are not loaded with the reason, and remarks, as plain data."""
-    components = [
-        component_entry(kind, component, origin)
-        for kind in KINDS
-        for component, origin in sorted(registry.components[kind], key=lambda item: (item[0].name, str(item[1])))
-    ]
-    importers = [
-        {"part": importer.part, "name": importer.name, "distribution": origin.distribution, "version": origin.version}
-        for importer, origin in registry.importers
-    ]
-    broken = [{**attrs.asdict(plugin.origin), "reason": plugin.reason} for plugin in registry.broken]
-    remarks = [*registry.remarks, *_shared_names(registry)]
-    return {"components": components, "importers": importers, "broken": broken, "remarks": remarks}
-
-
-def component_entry(kind: Kind, component: Component, origin: Origin) -> dict[str, Any]:
-    """One component, as plain data."""
-    return {
-        "kind": kind,
-        "name": component.name,
-        "distribution": origin.distribution,
-        "version": origin.version,
-        "options": [_option(field) for field in attrs.fields(component.options)],
-    }
-
-
-def option_line(option: dict[str, Any]) -> str:
-    """One option of a ``component_entry``."""
-    default = f"default {json.dumps(option['default'])}" if "default" in option else "required"
-    return f"{option['name']}: {option['type']}, {default}. {option['help']}"
-
-
-def _shared_names(registry: Registry) -> list[str]:
-    lines = []
-    for kind, offered in registry.components.items():
-        names = [component.name for component, _ in offered]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            try:
-                registry.find(kind, name)
-            except ValueError as error:
-                lines.append(f"{kind} {error}")
-    return lines
-
-
 def plugins_json() -> str:
     """``liif plugins --json``."""
-    return json.dumps(inventory(discover()), indent=2)
+    listed = list_plugins()
+    data = {
+        "components": [component_data(info) for info in listed.components],
+        "models": [model_data(info) for info in listed.models],
+        "importers": [attrs.asdict(info) for info in listed.importers],
+        "broken": [
+            {**attrs.asdict(plugin.origin), "reason": plugin.reason, "details": list(plugin.details)}
+            for plugin in listed.broken
+        ],
+        "remarks": list(listed.remarks),
+    }
+    return json.dumps(data, indent=2)
+
+
+def component_data(info: ComponentInfo) -> dict[str, Any]:
+    """A component as plain data."""
+    options = [_option_data(option) for option in info.options]
+    return {"kind": info.kind, "name": info.name, **_owner(info), "options": options}
+
+
+def model_data(info: ModelInfo) -> dict[str, Any]:
+    """A trained model as plain data."""
+    known = attrs.asdict(info.model)
+    return {**known, **_owner(info), "file": str(info.model.file) if info.model.file else None}
+
+
+def option_line(option: OptionInfo) -> str:
+    """``name: type, default 3. Help.``"""
+    default = "required" if option.required else f"default {json.dumps(_plain(option.default))}"
+    return f"{option.name}: {option.type}, {default}. {option.help}"
+
+
+def model_line(model: NamedModel) -> str:
+    """``BSD-3-Clause, 5.3 MB, trained on DIV2K``."""
+    return f"{model.license}, {model.size / 1e6:.1f} MB, trained on {model.training_data}"
 
 
 def plugins_text() -> str:
     """``liif plugins``."""
-    return "\n".join(_plugin_lines(discover()))
+    return "\n".join(_plugin_lines(list_plugins()))
+
+
+def _plugin_lines(listed: PluginList) -> list[str]:
+    lines = []
+    for kind in KINDS:
+        lines.append(f"{kind}:")
+        for info in (component for component in listed.components if component.kind == kind):
+            lines.append(f"  {_titled(info)}")
+            lines += [f"      {option_line(option)}" for option in info.options]
+    lines.append("trained models:")
+    for trained in listed.models:
+        lines += [f"  {_titled(trained)}", f"      {model_line(trained.model)}"]
+    lines.append("published checkpoints that can be imported:")
+    lines += [f"  {info.part} {_titled(info)}" for info in listed.importers]
+    for plugin in listed.broken:
+        origin = plugin.origin
+        lines.append(f"not loaded: {origin.plugin}  ({origin.distribution} {origin.version}): {plugin.reason}")
+        lines += [f"    - {line}" for line in plugin.details]
+    return lines + [f"note: {remark}" for remark in listed.remarks]
+
+
+def _titled(info: ComponentInfo | ModelInfo | ImporterInfo) -> str:
+    return f"{info.name}  ({info.distribution} {info.version})"
+
+
+def _owner(info: ComponentInfo | ModelInfo) -> dict[str, str]:
+    return {"distribution": info.distribution, "version": info.version}
+
+
+def _option_data(option: OptionInfo) -> dict[str, Any]:
+    data: dict[str, Any] = {"name": option.name, "type": option.type, "help": option.help}
+    return data if option.required else {**data, "default": _plain(option.default)}
+
+
+def _plain(value: Any) -> Any:
+    """A default value as JSON has it."""
+    return json.loads(json.dumps(value, default=lambda v: attrs.asdict(v) if attrs.has(type(v)) else str(v)))
 
 
 def doctor_text() -> str:
     """``liif doctor``."""
     import torch
 
-    from liif_core.device import pick_device
+    from liif_core.model.device import pick_device
 
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
     lines += [f"{name} {_version(name) or 'is missing'}" for name in _PACKAGES]
@@ -87,45 +113,17 @@ def doctor_text() -> str:
         f"cuda:{i}: {torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB"
         for i in range(torch.cuda.device_count())
     ]
-    lines += ["", *_data_lines(), "", *_plugin_lines(discover())]
+    lines += ["", *_data_lines(), "", *_plugin_lines(list_plugins())]
     return "\n".join(lines)
 
 
 def _data_lines() -> list[str]:
     """The data sets that the experiments of a clone name, looked for below the current folder."""
     names = ["DIV2K", *(f"benchmark/{name}" for name in ("Set5", "Set14", "B100", "Urban100"))]
-    return [f"data/{name}: {'found' if (Path('data') / name).is_dir() else 'not found below ' + str(Path.cwd())}" for name in names]
-
-
-def _plugin_lines(registry: Registry) -> list[str]:
-    listed = inventory(registry)
-    lines = []
-    for kind in KINDS:
-        lines.append(f"{kind}:")
-        for item in (c for c in listed["components"] if c["kind"] == kind):
-            lines.append(f"  {item['name']}  ({item['distribution']} {item['version']})")
-            for option in item["options"]:
-                lines.append(f"      {option_line(option)}")
-    lines.append("published checkpoints that can be imported:")
-    lines += [f"  {item['part']} {item['name']}  ({item['distribution']} {item['version']})" for item in listed["importers"]]
-    for plugin in listed["broken"]:
-        where = f"{plugin['plugin']}  ({plugin['distribution']} {plugin['version']})"
-        lines.append(f"not loaded: {where}: {plugin['reason']}")
-    lines += [f"note: {remark}" for remark in listed["remarks"]]
-    return lines
-
-
-def _option(field: attrs.Attribute) -> dict[str, Any]:
-    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-    described = {"name": field.name, "type": str(field.type) if kind == "tuple" else kind, "help": field.metadata["help"]}
-    if field.default is not attrs.NOTHING:
-        default = field.default.factory() if isinstance(field.default, attrs.Factory) else field.default
-        described["default"] = json.loads(json.dumps(default, default=_as_json))
-    return described
-
-
-def _as_json(value: Any) -> Any:
-    return attrs.asdict(value) if attrs.has(type(value)) else str(value)
+    return [
+        f"data/{name}: {'found' if (Path('data') / name).is_dir() else 'not found below ' + str(Path.cwd())}"
+        for name in names
+    ]
 
 
 def _version(name: str) -> str | None:

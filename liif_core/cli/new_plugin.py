@@ -15,10 +15,10 @@ from liif_core.cli import templates
 from liif_core.cli.examples import as_toml, example
 from liif_core.cli.template_modules import MODULES
 from liif_core.errors import UserError, did_you_mean
-from liif_core.hookspecs import API_VERSION
-from liif_core.plugin_sources import OWN
-from liif_core.plugins import HOOKS, discover
-from liif_core.registry import KINDS, Component, Kind, Registry
+from liif_core.registry.components import KINDS, Component, Kind, Registry
+from liif_core.registry.discovery import HOOKS, discover
+from liif_core.registry.hookspecs import API_VERSION
+from liif_core.registry.sources import OWN
 
 
 def new_plugin(name: str, kind: str, into: Path) -> str:

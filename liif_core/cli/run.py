@@ -8,29 +8,33 @@ from typing import Any
 
 import torch
 
-from liif_core import files, report
-from liif_core.checkpoint import load_checkpoint, tensors_sha256
-from liif_core.data import largest_crop
-from liif_core.device import autocast, pick_device
+from liif_core import files
+from liif_core.data.crops import largest_crop
+from liif_core.data.degrade import build_degradation
+from liif_core.data.sources import ImageSet, MissingData, open_images
 from liif_core.errors import UserError
-from liif_core.evaluate import evaluate, open_sets
-from liif_core.experiment import Experiment
-from liif_core.experiment_file import (
+from liif_core.evaluation import report
+from liif_core.evaluation.evaluate import evaluate, open_sets
+from liif_core.experiment.build import build_model, try_model
+from liif_core.experiment.schema import Experiment
+from liif_core.experiment.toml_file import (
     ExperimentFile,
     Resolved,
-    plain,
     plugins_of,
     read_experiment_file,
     resolve,
     resolved_toml,
+    to_builtin,
 )  # fmt: skip
-from liif_core.model import ComposedModel, build_model, try_out
-from liif_core.operations import counter
-from liif_core.plugins import discover
-from liif_core.protocols import Query
-from liif_core.registry import Registry
-from liif_core.sources import ImageSet, MissingData, open_images
-from liif_core.train import STATE, Trainer
+from liif_core.model.composed_image import ComposedImage
+from liif_core.model.continuous import ContinuousModel
+from liif_core.model.device import autocast, pick_device
+from liif_core.model.flops import counter
+from liif_core.model.protocols import Query
+from liif_core.registry.components import Registry
+from liif_core.registry.discovery import discover
+from liif_core.training.checkpoint import load_checkpoint, tensors_sha256
+from liif_core.training.trainer import STATE, Trainer
 
 Say = Callable[[str], None]
 
@@ -102,11 +106,12 @@ def run_experiment(
     say(f"\n{text}\nwritten: {folder}/report.md, report.json, pictures/, checkpoints/best.safetensors")
 
 
-def _fresh_model(experiment: Experiment) -> ComposedModel:
+def _fresh_model(experiment: Experiment) -> ContinuousModel:
+    build_degradation(experiment.data.degradation)  # raises UserError where it does not work
     torch.manual_seed(experiment.train.seed)
     model = build_model(experiment.model)
     with torch.random.fork_rng(devices=[]):  # what it draws is not the run's
-        try_out(model)
+        try_model(model)
     return model
 
 
@@ -135,11 +140,15 @@ def _open(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
     return opened[0], opened[1] if len(opened) > 1 else None
 
 
-def _fall_back(file: ExperimentFile, registry: Registry, overrides: Iterable[str], missing: MissingData, say: Say) -> Resolved:
+def _fall_back(
+    file: ExperimentFile, registry: Registry, overrides: Iterable[str], missing: MissingData, say: Say
+) -> Resolved:
     for line in missing.problems:
         say(f"missing: {line}")
     resolved = resolve(file, registry, file.fallback, overrides)
-    say(f"going on with the profile {file.fallback!r} of {file.path} instead (--profile NAME makes missing data an error).")
+    say(
+        f"going on with the profile {file.fallback!r} of {file.path} instead (--profile NAME makes missing data an error)."
+    )
     if resolved.experiment.note:
         say(resolved.experiment.note)
     say("")
@@ -158,13 +167,15 @@ def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: boo
     written = out / "experiment.toml"
     if not written.exists():
         if (out / "checkpoints").exists():
-            raise UserError(f"--out {out}: has checkpoints but no experiment.toml: another tool's? choose another folder")
+            raise UserError(
+                f"--out {out}: has checkpoints but no experiment.toml: another tool's? choose another folder"
+            )
         return out
     try:
         other = tomllib.loads(written.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         raise UserError(f"{written}: cannot be read; choose another --out") from None
-    changed = _differences(_comparable(plain(experiment)), _comparable(other))
+    changed = _differences(_comparable(to_builtin(experiment)), _comparable(other))
     if changed:
         raise UserError(
             f"--out {out}: holds another experiment (it differs in {', '.join(changed[:5])}"
@@ -172,7 +183,9 @@ def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: boo
         )
     if not resume and (out / "checkpoints").exists():
         state = "is finished" if (out / "report.json").exists() else f"can go on from {STATE}"
-        raise UserError(f"--out {out}: holds this experiment already, and it {state}; add --resume, or choose another folder")
+        raise UserError(
+            f"--out {out}: holds this experiment already, and it {state}; add --resume, or choose another folder"
+        )
     return out
 
 
@@ -200,20 +213,24 @@ def _count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _described(model: ComposedModel) -> str:
+def _described(model: ContinuousModel) -> str:
     """Parameters of each part, and multiply-adds per LR pixel and per output pixel, counted on a small image."""
-    parts = {"encoder": model.encoder, "features": model.features, "sampling": model.sampling, "conditioning": model.conditioning, "decoder": model.decoder}
-    lines = [f"parameters: {_count(model):,} ({', '.join(f'{name} {_count(part):,}' for name, part in parts.items() if _count(part))})"]
+    shares = [f"{name} {_count(part):,}" for name, part in model.named_children() if _count(part)]
+    lines = [f"parameters: {_count(model):,}" + (f" ({', '.join(shares)})" if shares else "")]
     side, scale = 16, 4
     image = torch.rand(1, model.channels, side, side)
     with counter() as encoding:
         picture = model.eval().encode(image)
         cell = torch.full((2,), 2 / (side * scale))
-        picture.maps(cell.view(1, 1, 1, 2))
+        if isinstance(picture, ComposedImage):
+            picture.maps(cell.view(1, 1, 1, 2))
     axis = torch.linspace(-0.9, 0.9, side * scale)
     with counter() as decoding:
         picture.query(Query.grid(axis, axis, cell))
     per_code = encoding.get_total_flops() / 2 / side**2
     per_pixel = decoding.get_total_flops() / 2 / (side * scale) ** 2
-    lines.append(f"multiply-adds: {per_code:,.0f} per LR pixel (encoder and prepare), {per_pixel:,.0f} per output pixel (decode)")
+    steps = ("encoder and prepare", "decode") if isinstance(picture, ComposedImage) else ("encode", "query")
+    lines.append(
+        f"multiply-adds: {per_code:,.0f} per LR pixel ({steps[0]}), {per_pixel:,.0f} per output pixel ({steps[1]})"
+    )
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The working module that ``liif new-plugin`` starts each kind with; see ``liif_core.cli.templates``."""
 
-from liif_core.registry import Kind
+from liif_core.registry.components import Kind
 
 ENCODER = '''\
 """The encoder '$name': say here what it is, and where it was published."""
@@ -183,7 +183,7 @@ def liif_conditionings():
 DECODER = '''\
 """The decoder '$name': say here what it is, and where it was published.
 
-To start from: the conditions scale and shift each latent code, and one more layer makes colours of it.
+To start from: the conditions scale and shift each latent code, and one more layer makes colors of it.
 """
 
 from collections.abc import Mapping
@@ -202,10 +202,10 @@ class ${title}Options:
 
 
 class $title(nn.Module):
-    """Latent codes and conditions -> colours."""
+    """Latent codes and conditions -> colors."""
 
     needs = frozenset({"coordinate"})  # conditions it cannot do without; it is given every one that is declared
-    pointwise = True  # a query's colour does not depend on the other queries
+    num_statistics = 0  # a query's color does not depend on the other queries
     scale_dependent = False  # prepare looks at the codes alone, and not at what is told of the whole image
     radius = 0  # nor, around each code, at others
 
@@ -218,7 +218,7 @@ class $title(nn.Module):
         neighbours: int,  # K: how many codes a query reads
     ):
         super().__init__()
-        self.told = tuple(conditions)
+        self.condition_names = tuple(conditions)
         self.code = nn.Linear(in_channels, options.hidden)
         self.condition = nn.Linear(sum(conditions.values()), 2 * options.hidden)
         self.middle = nn.Linear(options.hidden, options.hidden)
@@ -226,14 +226,14 @@ class $title(nn.Module):
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)  # with a residual, training starts from it
 
-    def prepare(self, field: LatentField, told: Mapping[str, Tensor]) -> Maps:
+    def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
         """What is needed of every code, once per image: here the layer that sees nothing else."""
         return {"code": as_rows(field.linear(self.code.weight, self.code.bias))}
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         """What is left to do for every query; (B, *Q, out_channels)."""
         code = gather(maps["code"], sites.index)  # (K, B, *Q, hidden)
-        told = [conditions[name].expand(*code.shape[:-1], -1) for name in self.told]
+        told = [conditions[name].expand(*code.shape[:-1], -1) for name in self.condition_names]
         scale, shift = self.condition(torch.cat(told, dim=-1)).chunk(2, dim=-1)
         hidden = self.middle((code * (1 + scale) + shift).relu()).relu()
         return blend(self.last(hidden), sites.weight)

@@ -50,25 +50,25 @@ residual = "bilinear"  # what is learnt is what bilinear interpolation lacks
 $tables
 
 [data]
-images = { source = "samples", names = ["astronaut", "rocket"] }
+images = { source = "skimage", names = ["astronaut", "rocket"] }
 patch = 16
-samples = 256
+queries = 256
 repeat = 96
 
 [train]
 epochs = 10
-batch = 8
-optimizer = { rate = 2e-3 }
+batch_size = 8
+optimizer = { lr = 2e-3 }
 schedule = { use = "cosine", warmup_steps = 20 }
 
 [validate]
-images = { source = "samples", names = ["microaneurysms"] }
+images = { source = "skimage", names = ["microaneurysms"] }
 scale = 2
 every = 5
 
 [[evaluate]]
 name = "samples"
-images = { source = "samples", names = ["chelsea"] }
+images = { source = "skimage", names = ["chelsea"] }
 scales = [2, 3]
 protocol = "rgb"
 """

@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from liif_core import files
-from liif_core.checkpoint import load_checkpoint, model_of
 from liif_core.cli import DONE, MISTAKE, PARTLY
 from liif_core.cli.upscale_request import (
     FORMATS,
@@ -26,10 +25,7 @@ from liif_core.cli.upscale_request import (
     share,
     wanted,
 )
-from liif_core.continuous import ContinuousModel
-from liif_core.device import autocast, pick_device, precision_problems
 from liif_core.errors import UserError
-from liif_core.geometry import Scale, Size
 from liif_core.images import (
     Encoding,
     Picture,
@@ -41,8 +37,14 @@ from liif_core.images import (
     read_image,
     to_planes,
 )  # fmt: skip
-from liif_core.plugins import discover
-from liif_core.render import default_memory, plan, render_bands, work
+from liif_core.model.continuous import ContinuousModel
+from liif_core.model.device import autocast, pick_device, precision_problems
+from liif_core.model.tile_plan import default_memory, plan_tiles, total_pixels
+from liif_core.model.tiling import render_bands
+from liif_core.models.loading import checkpoint_path
+from liif_core.registry.discovery import discover
+from liif_core.sizes import Scale, Size
+from liif_core.training.checkpoint import load_checkpoint, model_of
 
 Say = Callable[[str], None]
 
@@ -99,7 +101,7 @@ def upscale(
     target = pick_device(device or _own_device(rank, world))
     autocast(target, precision)  # refuses half precision on a CPU before anything is read
     registry = discover()
-    loaded = load_checkpoint(checkpoint, registry)
+    loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
     model = model_of(loaded, registry, str(checkpoint)).to(target).eval().requires_grad_(False)
     settings = Settings(
         model, loaded.scale, asked, target, precision, limit or default_memory(target), max_pixels, format,
@@ -136,7 +138,14 @@ def _one(job: Job, settings: Settings, overwrite: bool, say: Say) -> dict[str, A
         say(f"{job.source}: {note}")
     seconds = time.monotonic() - started
     say(f"{job.target}: {size[1]} x {size[0]}, {seconds:.1f} s")
-    return {**result, "status": "done", "width": size[1], "height": size[0], "seconds": round(seconds, 3), "notes": notes}
+    return {
+        **result,
+        "status": "done",
+        "width": size[1],
+        "height": size[0],
+        "seconds": round(seconds, 3),
+        "notes": notes,
+    }
 
 
 def _render_file(job: Job, settings: Settings) -> tuple[Size, list[str]]:
@@ -153,44 +162,44 @@ def _render_file(job: Job, settings: Settings) -> tuple[Size, list[str]]:
     target = check_output(job.target, size, stack.written, picture.depth, picture.metadata, **output)
     memory = settings.memory
     if settings.device.type == "cpu":
-        memory -= target.memory + picture.colour.nbytes
+        memory -= target.memory + picture.color.nbytes
     if memory < settings.memory // 4:
-        needed = 2 * (target.memory + picture.colour.nbytes)
+        needed = 2 * (target.memory + picture.color.nbytes)
         raise UserError(
             f"--memory: {settings.memory / 1e6:.0f} MB are too few to hold this image and a {target.format.name} of its "
             f"size; give at least {needed / 1e6:.0f} MB, or use --format png or tif, which are written as they come"
         )
-    cut = plan(model, within, size, wanted.region, memory, stack.batch)
+    cut = plan_tiles(model, within, size, wanted.region, memory, stack.batch)
     notes = [*picture.notes, *target.notes]
-    if cut.lap:
+    if cut.overlap:
         notes.append("the encoder sees the whole image, which does not fit the memory: cut in tiles, approximate")
     notes += _beyond(wanted.scale_of(within), settings.trained)
     with (
         open_writer(target) as writer,
         tqdm(
-            total=work(model, within, size, wanted.region), desc=job.source.name, unit="px", unit_scale=True,
+            total=total_pixels(model, within, size, wanted.region), desc=job.source.name, unit="px", unit_scale=True,
             leave=False, delay=2, disable=settings.quiet or None,
         ) as bar,
     ):  # fmt: skip
         for band in render_bands(
             model, stack.read, within, size, cut, region=wanted.region, device=settings.device,
-            precision=settings.precision, done=bar.update,
+            precision=settings.precision, on_progress=bar.update,
         ):  # fmt: skip
-            colour, alpha = stack.apart(band)
-            writer.write_rows(from_planes(colour, alpha, target.depth, picture.span))
+            color, alpha = stack.apart(band)
+            writer.write_rows(from_planes(color, alpha, target.depth, picture.span))
     return size, notes
 
 
 class _Stack:
     """A picture as the batch of images that a model takes, and back.
 
-    Alpha is rendered beside the colour, as a grey image. A grey image goes through a model of three channels as three
-    equal ones, whose mean is taken; a colour image through a model of one channel, a channel at a time.
+    Alpha is rendered beside the color, as a gray image. A gray image goes through a model of three channels as three
+    equal ones, whose mean is taken; a color image through a model of one channel, a channel at a time.
     """
 
     def __init__(self, picture: Picture, channels: int):
         self.picture = fill_transparent(picture)
-        self.colours = picture.colour.shape[2]
+        self.colors = picture.color.shape[2]
         self.channels = channels
         if channels not in (1, 3):
             raise UserError(f"the model takes images of {channels} channels, and image files have 1 or 3")
@@ -198,30 +207,32 @@ class _Stack:
         self.flat_alpha: float | None = None  # of all pixels, where it is one: it need not be rendered
         if self.alpha and picture.alpha.min() == picture.alpha.max():
             self.flat_alpha = float(to_planes(picture, slice(0, 1), slice(0, 1))[1][0, 0, 0])
-        self.written = self.colours + self.alpha
+        self.written = self.colors + self.alpha
         self.renders_alpha = self.alpha and self.flat_alpha is None
-        self.colour_images = 1 if self.colours == channels else self.colours
-        self.batch = self.colour_images + self.renders_alpha
+        self.color_images = 1 if self.colors == channels else self.colors
+        self.batch = self.color_images + self.renders_alpha
 
     def read(self, rows: slice, columns: slice) -> Tensor:
         """A window of the picture as (batch, channels, h, w)."""
-        colour, alpha = to_planes(self.picture, rows, columns)
-        images = [torch.from_numpy(colour)] if self.colours == self.channels else list(torch.from_numpy(colour)[:, None])
+        color, alpha = to_planes(self.picture, rows, columns)
+        images = [torch.from_numpy(color)] if self.colors == self.channels else list(torch.from_numpy(color)[:, None])
         if self.renders_alpha:
             images.append(torch.from_numpy(alpha))
         return torch.stack([image.expand(self.channels, -1, -1) for image in images])
 
     def apart(self, band: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rendered rows (batch, channels, h, w) -> colour (c, h, w) and alpha (1, h, w) or None."""
-        colour = band[0] if self.colours == self.channels else band[: self.colour_images].mean(1)
+        """Rendered rows (batch, channels, h, w) -> color (c, h, w) and alpha (1, h, w) or None."""
+        color = band[0] if self.colors == self.channels else band[: self.color_images].mean(1)
         if not self.alpha:
-            return colour.numpy(), None
+            return color.numpy(), None
         if self.renders_alpha:
-            return colour.numpy(), band[self.colour_images].mean(0, keepdim=True).numpy()
-        return colour.numpy(), np.full((1, *band.shape[2:]), self.flat_alpha, np.float32)
+            return color.numpy(), band[self.color_images].mean(0, keepdim=True).numpy()
+        return color.numpy(), np.full((1, *band.shape[2:]), self.flat_alpha, np.float32)
 
 
 def _beyond(scale: Scale, trained: tuple[float, float] | None) -> list[str]:
     if trained is None or trained[0] <= min(scale.y, scale.x) <= max(scale.y, scale.x) <= trained[1]:
         return []
-    return [f"{scale.y:.3g} x {scale.x:.3g} is outside the scales this checkpoint was trained on, {trained[0]:g} to {trained[1]:g}"]
+    return [
+        f"{scale.y:.3g} x {scale.x:.3g} is outside the scales this checkpoint was trained on, {trained[0]:g} to {trained[1]:g}"
+    ]

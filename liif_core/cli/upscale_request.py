@@ -9,8 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from liif_core.errors import UserError
-from liif_core.geometry import Scale, Size, scaled_size
-from liif_core.render import Region
+from liif_core.sizes import Region, Scale, Size, scaled_size
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm")
@@ -65,7 +64,11 @@ def wanted(scale: str | None, size: str | None, region: str | None, problems: li
             problems.append(f"--scale {scale}: {error}")
     else:
         sides = size.lower().split("x")
-        good = len(sides) == 2 and any(sides) and all(s == "" or (s.isascii() and s.isdigit() and 0 < int(s) < 2**31) for s in sides)
+        good = (
+            len(sides) == 2
+            and any(sides)
+            and all(s == "" or (s.isascii() and s.isdigit() and 0 < int(s) < 2**31) for s in sides)
+        )
         if good:
             width, height = (int(side) if side else None for side in sides)
         else:
@@ -75,7 +78,11 @@ def wanted(scale: str | None, size: str | None, region: str | None, problems: li
             part = tuple(float(number) for number in region.split(","))
         except ValueError:
             part = ()
-        if len(part) != 4 or not all(math.isfinite(n) for n in part) or not (0 <= part[0] < part[2] and 0 <= part[1] < part[3]):
+        if (
+            len(part) != 4
+            or not all(math.isfinite(n) for n in part)
+            or not (0 <= part[0] < part[2] and 0 <= part[1] < part[3])
+        ):
             problems.append(
                 f"--region {region}: expected TOP,LEFT,BOTTOM,RIGHT in input pixels, TOP < BOTTOM and LEFT < RIGHT"
             )
@@ -140,7 +147,11 @@ def jobs(
         for target, sources in by_target.items()
         if len(sources) > 1
     ]
-    problems += [f"{job.source}: would be replaced by its own output" for job in jobs if job.target.absolute() == job.source.absolute()]
+    problems += [
+        f"{job.source}: would be replaced by its own output"
+        for job in jobs
+        if job.target.absolute() == job.source.absolute()
+    ]
     return jobs
 
 
@@ -152,7 +163,9 @@ def _listed(path: Path, pattern: str) -> Iterator[tuple[Path, Path]]:
     elif path.exists():
         yield path, Path(path.name)
     else:
-        yield from ((Path(file), Path(Path(file).name)) for file in glob.glob(pattern, recursive=True) if Path(file).is_file())
+        yield from (
+            (Path(file), Path(Path(file).name)) for file in glob.glob(pattern, recursive=True) if Path(file).is_file()
+        )
 
 
 def _suffix(name: Path, format: str | None) -> str:

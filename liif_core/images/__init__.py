@@ -1,7 +1,7 @@
 """Image files: reading any of them exactly, writing results of any size as they come."""
 
+from liif_core.images.arrays import fill_transparent, from_planes, to_planes
 from liif_core.images.picture import Depth, Header, Metadata, Picture
-from liif_core.images.planes import fill_transparent, from_planes, to_planes
 from liif_core.images.planning import check_output, needs_whole
 from liif_core.images.reading import MAX_PIXELS, header, read_image
 from liif_core.images.target import Encoding, Target

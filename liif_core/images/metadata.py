@@ -10,9 +10,9 @@ import numpy as np
 from attrs import evolve
 from PIL import Image
 
-from liif_core.geometry import Size
-from liif_core.images import tags
+from liif_core.images import ifd
 from liif_core.images.picture import Metadata
+from liif_core.sizes import Size
 
 ORIENTATION = 0x0112
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
@@ -20,8 +20,20 @@ _XMP, _ICC = 0x02BC, 0x8773
 _PIXEL_SIDES = (0xA002, 0xA003)  # EXIF: width and height of the image it describes
 # What describes the picture, not its storage: description, make, model, software, date, artist, copyright, rating,
 # Windows' title to subject, the EXIF and GPS directories.
-_KEPT = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x4746, 0x4749, *range(0x9C9B, 0x9CA0),
-         tags.EXIF, tags.GPS}
+_KEPT = {
+    0x010E,
+    0x010F,
+    0x0110,
+    0x0131,
+    0x0132,
+    0x013B,
+    0x8298,
+    0x4746,
+    0x4749,
+    *range(0x9C9B, 0x9CA0),
+    ifd.EXIF,
+    ifd.GPS,
+}
 # Maker notes point into the file they came from, and so does the interoperability directory.
 _BOUND_TO_FILE = (0x927C, 0xA005)
 
@@ -51,14 +63,14 @@ def orientation(image: Image.Image) -> int:
     return _exif(image.info.get("exif"))[1]
 
 
-def from_directory(page: tags.Directory) -> tuple[Metadata, int]:
+def from_directory(page: ifd.Directory) -> tuple[Metadata, int]:
     """Metadata and orientation (1 to 8) of a TIFF page."""
-    resolution = [_ratio(tags.numbers(page, tag)) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
-    inches = {2: 1.0, 3: 2.54}.get(tags.numbers(page, _RESOLUTION_UNIT, [2])[0])
+    resolution = [_ratio(ifd.numbers(page, tag)) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+    inches = {2: 1.0, 3: 2.54}.get(ifd.numbers(page, _RESOLUTION_UNIT, [2])[0])
     found = Metadata(
-        icc=tags.raw(page, _ICC) or None,
+        icc=ifd.raw(page, _ICC) or None,
         exif=_cleaned(page),
-        xmp=tags.raw(page, _XMP) or None,
+        xmp=ifd.raw(page, _XMP) or None,
         dpi=_dpi({"dpi": [value * inches for value in resolution]} if inches else {}),
     )
     return _upright_xmp(found), _orientation(page)
@@ -73,50 +85,50 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def matching_icc(metadata: Metadata, channels: int) -> Metadata:
-    """Without its ICC profile, if that is made for other colours than the ``channels`` (1: grey, 3: RGB) given."""
+    """Without its ICC profile, if that is made for other colors than the ``channels`` (1: gray, 3: RGB) given."""
     wanted = b"GRAY" if channels == 1 else b"RGB "
     return metadata if metadata.icc is None or metadata.icc[16:20] == wanted else evolve(metadata, icc=None)
 
 
-def exif_directory(metadata: Metadata, size: Size) -> tags.Directory:
+def exif_directory(metadata: Metadata, size: Size) -> ifd.Directory:
     """The EXIF of an output of ``size``, resolution included: what a TIFF keeps in its own directory."""
-    directory = tags.read_directories(io.BytesIO(metadata.exif))[0] if metadata.exif else {}
-    details = directory.get(tags.EXIF, {})
+    directory = ifd.read_directories(io.BytesIO(metadata.exif))[0] if metadata.exif else {}
+    details = directory.get(ifd.EXIF, {})
     for tag, side in zip(_PIXEL_SIDES, reversed(size)):
         if tag in details:
-            details[tag] = tags.Entry.of(tags.LONG, [side])
+            details[tag] = ifd.Entry.of(ifd.LONG, [side])
     if metadata.dpi:
         for tag, value in zip((_X_RESOLUTION, _Y_RESOLUTION), metadata.dpi):
-            directory[tag] = tags.Entry.of(tags.RATIONAL, [round(value * 10_000), 10_000])
-        directory[_RESOLUTION_UNIT] = tags.Entry.of(tags.SHORT, [2])
+            directory[tag] = ifd.Entry.of(ifd.RATIONAL, [round(value * 10_000), 10_000])
+        directory[_RESOLUTION_UNIT] = ifd.Entry.of(ifd.SHORT, [2])
     return directory
 
 
 def exif_block(metadata: Metadata, size: Size) -> bytes | None:
     """The EXIF of an output of ``size`` as a TIFF structure without prefix, or None where there is nothing to say."""
     directory = exif_directory(metadata, size)
-    return tags.block(directory) if directory else None
+    return ifd.block(directory) if directory else None
 
 
 def _exif(data: bytes | None) -> tuple[bytes | None, int]:
     """EXIF that describes the picture, and its orientation; broken EXIF is treated as absent."""
     try:
-        page = tags.read_directories(io.BytesIO((data or b"").removeprefix(b"Exif\0\0")))[0]
+        page = ifd.read_directories(io.BytesIO((data or b"").removeprefix(b"Exif\0\0")))[0]
     except ValueError:
         return None, 1
     return _cleaned(page), _orientation(page)
 
 
-def _orientation(page: tags.Directory) -> int:
-    value = (tags.numbers(page, ORIENTATION) or [1])[0]
+def _orientation(page: ifd.Directory) -> int:
+    value = (ifd.numbers(page, ORIENTATION) or [1])[0]
     return value if value in range(1, 9) else 1
 
 
-def _cleaned(page: tags.Directory) -> bytes | None:
+def _cleaned(page: ifd.Directory) -> bytes | None:
     kept = {tag: entry for tag, entry in page.items() if tag in _KEPT}
-    if isinstance(kept.get(tags.EXIF), dict):
-        kept[tags.EXIF] = {tag: entry for tag, entry in kept[tags.EXIF].items() if tag not in _BOUND_TO_FILE}
-    return tags.block(kept | {ORIENTATION: tags.Entry.of(tags.SHORT, [1])}) if kept else None
+    if isinstance(kept.get(ifd.EXIF), dict):
+        kept[ifd.EXIF] = {tag: entry for tag, entry in kept[ifd.EXIF].items() if tag not in _BOUND_TO_FILE}
+    return ifd.block(kept | {ORIENTATION: ifd.Entry.of(ifd.SHORT, [1])}) if kept else None
 
 
 def _upright_xmp(metadata: Metadata) -> Metadata:

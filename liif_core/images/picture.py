@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from attrs import Factory, frozen
 
-from liif_core.geometry import Size
+from liif_core.sizes import Size
 
 Depth = Literal["uint8", "uint16", "float32"]
 
@@ -49,13 +49,13 @@ class Header:
 class Picture:
     """One image, upright, straight alpha, at the depth of its file.
 
-    ``colour`` is (h, w, 1) or (h, w, 3), ``alpha`` (h, w) or None, both uint8, uint16 or float32. ``span`` is the
-    pair of colour values that stand for black and white: the whole range of an integer type, (0, 1) or wider for
+    ``color`` is (h, w, 1) or (h, w, 3), ``alpha`` (h, w) or None, both uint8, uint16 or float32. ``span`` is the
+    pair of color values that stand for black and white: the whole range of an integer type, (0, 1) or wider for
     floats. Alpha is opaque at the greatest integer, or at 1. ``mode`` is the file's, as in Header; ``notes`` are
     sentences for the user about what had to be converted or left out.
     """
 
-    colour: np.ndarray
+    color: np.ndarray
     alpha: np.ndarray | None
     mode: str
     span: tuple[float, float]
@@ -65,9 +65,9 @@ class Picture:
     @property
     def size(self) -> Size:
         """(height, width) in pixels."""
-        return self.colour.shape[0], self.colour.shape[1]
+        return self.color.shape[0], self.color.shape[1]
 
     @property
     def depth(self) -> Depth:
         """The type of one sample, by its numpy name."""
-        return self.colour.dtype.name
+        return self.color.dtype.name

@@ -8,11 +8,11 @@ import numpy as np
 from attrs import evolve
 
 from liif_core.errors import UserError, did_you_mean
-from liif_core.geometry import Size
 from liif_core.images import png, tiff
 from liif_core.images.metadata import exif_block, matching_icc
 from liif_core.images.picture import Depth, Metadata
 from liif_core.images.target import FORMATS, Encoding, Format, Target
+from liif_core.sizes import Size
 
 _MOST_HELD = 64 << 20  # bytes in a row of tiles that nobody asked for
 _MOST_IN_JPEG = 65_000  # bytes of a block of metadata: it lives in one segment
@@ -35,7 +35,7 @@ def check_output(
 ) -> Target:
     """See whether an image of ``size`` (height, width) can be written to ``path``, before it is computed.
 
-    ``channels`` counts alpha: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. ``format`` is a key of FORMATS, or None to go
+    ``channels`` counts alpha: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. ``format`` is a key of FORMATS, or None to go
     by the suffix. The disk must have room for the image unpacked, which no PNG or TIFF exceeds by more than a
     thousandth; for JPEG and WebP for half of it, which photographs stay well below.
 

@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from liif_core.geometry import Size
-from liif_core.images.in_order import WORKERS, InOrder
 from liif_core.images.metadata import exif_block
+from liif_core.images.ordered_pool import WORKERS, InOrder
 from liif_core.images.picture import Metadata
 from liif_core.images.target import Target
+from liif_core.sizes import Size
 
-_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples a pixel
+_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples a pixel
 _SUB, _UP, _AVERAGE = 1, 2, 3
 _BAND_BYTES = 1 << 19
 _INCH = 0.0254
@@ -38,8 +38,8 @@ class PngSink:
         self.step = target.channels * bytes_a_sample
         self.above = np.zeros(width * self.step, np.uint8)
         file.write(b"\x89PNG\r\n\x1a\n")
-        colours = _COLOUR_TYPES[target.channels]
-        self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * bytes_a_sample, colours, 0, 0, 0))
+        colors = _COLOR_TYPES[target.channels]
+        self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * bytes_a_sample, colors, 0, 0, 0))
         for kind, data in _metadata_chunks(target.metadata, target.size):
             self._chunk(kind, data)
         self._chunk(b"IDAT", b"\x78\x9c")  # zlib's header

@@ -10,9 +10,9 @@ from attrs import evolve, frozen
 from PIL import Image, UnidentifiedImageError
 
 from liif_core.errors import UserError
-from liif_core.geometry import Size
-from liif_core.images import deep, metadata, shallow, tags
+from liif_core.images import eight_bit, high_depth, ifd, metadata
 from liif_core.images.picture import Header, Picture
+from liif_core.sizes import Size
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -26,7 +26,7 @@ def header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
 
     Raises UserError, naming the file, where it is missing, not an image of a format read here, cut off in its
     header, animated or of several pages, of more than ``max_pixels`` pixels, of a mode that is not read, or in need
-    of a package that is not installed. Two things may turn out otherwise in ``read_image``: a palette of greys has
+    of a package that is not installed. Two things may turn out otherwise in ``read_image``: a palette of grays has
     one channel, and a PNG may name its orientation after its pixels.
     """
     path = Path(path)
@@ -43,13 +43,13 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     with _named(path, max_pixels):
         head, place = _look(path, max_pixels)
         if head.depth == "uint8":
-            picture = shallow.read(path, place.bits, place.number, place.page)
+            picture = eight_bit.read(path, place.bits, place.number, place.page)
         elif head.format == "PNG":
-            picture = deep.read_png(path, place.colour_type)
+            picture = high_depth.read_png(path, place.color_type)
         else:
-            picture = deep.read_tiff(path, place.number, place.page)
-    if picture.metadata.icc and metadata.matching_icc(picture.metadata, picture.colour.shape[2]).icc is None:
-        note = "its ICC profile is for other colours than it has, and was left out"
+            picture = high_depth.read_tiff(path, place.number, place.page)
+    if picture.metadata.icc and metadata.matching_icc(picture.metadata, picture.color.shape[2]).icc is None:
+        note = "its ICC profile is for other colors than it has, and was left out"
         picture = evolve(picture, metadata=evolve(picture.metadata, icc=None), notes=(*picture.notes, note))
     return picture
 
@@ -59,40 +59,40 @@ class _Place:
     """Where in the file the picture is, and what of its header Pillow does not tell."""
 
     bits: int = 8
-    colour_type: int = 0
+    color_type: int = 0
     number: int = 0
-    page: tags.Directory | None = None
+    page: ifd.Directory | None = None
 
 
 def _look(path: Path, max_pixels: int) -> tuple[Header, _Place]:
     with path.open("rb") as file:
         start = file.read(26)
-        pages = tags.read_directories(file) if start.startswith(_TIFF_STARTS) else None
+        pages = ifd.read_directories(file) if start.startswith(_TIFF_STARTS) else None
     if pages is not None:
         head, place = _look_at_tiff(path, pages)
     else:
-        head, place = shallow.look(path), _Place()
+        head, place = eight_bit.look(path), _Place()
         if start.startswith(_PNG_START):
-            place = _Place(bits=start[24], colour_type=start[25])
+            place = _Place(bits=start[24], color_type=start[25])
         if place.bits == 16:
-            deep.need(path)
-            channels = 1 if place.colour_type in (0, 4) else 3
-            head = evolve(head, depth="uint16", mode=deep.png_mode(place.colour_type), channels=channels)
+            high_depth.need(path)
+            channels = 1 if place.color_type in (0, 4) else 3
+            head = evolve(head, depth="uint16", mode=high_depth.png_mode(place.color_type), channels=channels)
     _check_size(path, head.size, max_pixels)
     return head, place
 
 
-def _look_at_tiff(path: Path, pages: list[tags.Directory]) -> tuple[Header, _Place]:
-    full = [n for n, page in enumerate(pages) if not tags.numbers(page, _SUBFILE, [0])[0] & _REDUCED_OR_MASK]
+def _look_at_tiff(path: Path, pages: list[ifd.Directory]) -> tuple[Header, _Place]:
+    full = [n for n, page in enumerate(pages) if not ifd.numbers(page, _SUBFILE, [0])[0] & _REDUCED_OR_MASK]
     if len(full) > 1:
         raise UserError(f"{path}: a TIFF of {len(full)} pages is not read; save its pages as files of their own first")
     number = full[0] if full else 0
     page = pages[number]
-    if deep.is_deep(page):
-        head = deep.tiff_header(path, page)
-        deep.need(path)
+    if high_depth.is_deep(page):
+        head = high_depth.tiff_header(path, page)
+        high_depth.need(path)
     else:
-        head = shallow.look(path, number)
+        head = eight_bit.look(path, number)
     return head, _Place(number=number, page=page)
 
 
@@ -129,7 +129,7 @@ def _named(path: Path, max_pixels: int) -> Iterator[None]:
         except PermissionError:
             raise UserError(f"{path}: it may not be read; check its permissions") from None
         except UnidentifiedImageError:
-            known = ", ".join(shallow.FORMATS)
+            known = ", ".join(eight_bit.FORMATS)
             raise UserError(f"{path}: not an image, or broken in its header; formats read: {known}") from None
         except MemoryError:
             raise UserError(f"{path}: not enough memory to decode it") from None

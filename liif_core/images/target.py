@@ -4,8 +4,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from liif_core.geometry import Size
 from liif_core.images.picture import Depth, Metadata
+from liif_core.sizes import Size
 
 
 @frozen

@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from liif_core.geometry import Size
-from liif_core.images import tags
-from liif_core.images.in_order import WORKERS, InOrder
+from liif_core.images import ifd
 from liif_core.images.metadata import exif_directory
+from liif_core.images.ordered_pool import WORKERS, InOrder
 from liif_core.images.target import Target
+from liif_core.sizes import Size
 
 TILE = 256  # pixels a side
 _LAST_OFFSET = 4_000_000_000  # bytes; a plain TIFF cannot point beyond 4.29e9, and deflate may add a little
@@ -60,7 +60,7 @@ class TiffSink:
             self._flush()
         self.packed.finish()
         place = self._align()
-        self.file.write(tags.directory_bytes(self._directory(), place, self.big))
+        self.file.write(ifd.directory_bytes(self._directory(), place, self.big))
         self.file.seek(8 if self.big else 4)
         self.file.write(struct.pack("<Q" if self.big else "<I", place))
 
@@ -85,15 +85,15 @@ class TiffSink:
             self.file.write(b"\0")
         return self.file.tell()
 
-    def _directory(self) -> tags.Directory:
+    def _directory(self) -> ifd.Directory:
         (height, width), samples, dtype = self.target.size, self.target.channels, self.held.dtype
-        short, long, metadata = tags.SHORT, tags.LONG, self.target.metadata
+        short, long, metadata = ifd.SHORT, ifd.LONG, self.target.metadata
         own = {
             256: (long, [width]),
             257: (long, [height]),
             258: (short, [dtype.itemsize * 8] * samples),
             259: (short, [_DEFLATE]),
-            262: (short, [2 if samples > 2 else 1]),  # RGB, or grey with black as 0
+            262: (short, [2 if samples > 2 else 1]),  # RGB, or gray with black as 0
             277: (short, [samples]),
             284: (short, [1]),  # samples side by side
             339: (short, [_SAMPLE_FORMAT[dtype.kind]] * samples),
@@ -102,16 +102,16 @@ class TiffSink:
             own[317] = (short, [_HORIZONTAL_DIFFERENCES])
         if samples in (2, 4):
             own[338] = (short, [_STRAIGHT_ALPHA])
-        offset = tags.LONG8 if self.big else long
+        offset = ifd.LONG8 if self.big else long
         if self.tiled:
             own |= {322: (long, [TILE]), 323: (long, [TILE]), 324: (offset, self.offsets), 325: (long, self.counts)}
         else:
             own |= {273: (offset, self.offsets), 278: (long, [self.deep]), 279: (long, self.counts)}
         if metadata.icc:
-            own[34675] = (tags.UNDEFINED, metadata.icc)
+            own[34675] = (ifd.UNDEFINED, metadata.icc)
         if metadata.xmp:
-            own[700] = (tags.BYTE, metadata.xmp)
-        return exif_directory(metadata, self.target.size) | {tag: tags.Entry.of(*entry) for tag, entry in own.items()}
+            own[700] = (ifd.BYTE, metadata.xmp)
+        return exif_directory(metadata, self.target.size) | {tag: ifd.Entry.of(*entry) for tag, entry in own.items()}
 
 
 def is_big(image_bytes: int) -> bool:

@@ -10,11 +10,11 @@ import numpy as np
 
 from liif_core.errors import UserError
 from liif_core.files import replacing
-from liif_core.images.in_order import WORKERS
+from liif_core.images.ordered_pool import WORKERS
+from liif_core.images.pillow_writer import WholeSink
 from liif_core.images.png import PngSink
 from liif_core.images.target import Target
 from liif_core.images.tiff import TiffSink
-from liif_core.images.whole import WholeSink
 
 
 class Writer:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
-from liif_core.plugins import discover
-from liif_core.registry import Component, Kind, Registry
-from liif_core.structure import structure
+from liif_core.experiment.validation import structure
+from liif_core.registry.components import Component, Kind, Registry
+from liif_core.registry.discovery import discover
 
 Tensors = dict[str, Tensor]
 Check = Callable[["Case"], None]  # its name is the function's, and its docstring says what is promised
@@ -20,7 +20,7 @@ class ContractBroken(AssertionError):
     """A component does not keep its contract."""
 
 
-class NotHere(Exception):
+class SkipCheck(Exception):
     """A check that this machine cannot make, and why."""
 
 

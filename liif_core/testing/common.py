@@ -6,10 +6,10 @@ import attrs
 import torch
 
 from liif_core.errors import UserError
-from liif_core.experiment_file import plain, to_toml
-from liif_core.registry import Registry
-from liif_core.structure import structure
-from liif_core.testing.case import Case, Check, NotHere, Tensors, expect_same, fail
+from liif_core.experiment.toml_file import to_builtin, to_toml
+from liif_core.experiment.validation import structure
+from liif_core.registry.components import Registry
+from liif_core.testing.case import Case, Check, SkipCheck, Tensors, expect_same, fail
 
 # Options
 
@@ -52,7 +52,7 @@ def options_toml(case: Case) -> None:
         pass
     for options in tried:
         try:
-            text = to_toml({"options": plain(options)})
+            text = to_toml({"options": to_builtin(options)})
             read = structure(type(options), tomllib.loads(text)["options"], Registry(), "options")
         except (ValueError, UserError) as error:
             fail(f"{options!r} does not come back from TOML: {error}")
@@ -205,7 +205,7 @@ def bf16(case: Case) -> None:
 
 def _gpu() -> torch.device:
     if not torch.cuda.is_available():
-        raise NotHere("no CUDA device on this machine")
+        raise SkipCheck("no CUDA device on this machine")
     return torch.device("cuda")
 
 

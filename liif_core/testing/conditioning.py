@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from liif_core.protocols import Query
+from liif_core.model.protocols import Query
 from liif_core.testing.case import (
     Case,
     Check,
@@ -14,7 +14,7 @@ from liif_core.testing.case import (
     random,
 )
 from liif_core.testing.common import COMMON, OPTIONS, contract
-from liif_core.testing.plain import plain_sites
+from liif_core.testing.reference import reference_sites
 
 
 class ConditioningCase(Case):
@@ -30,11 +30,11 @@ class ConditioningCase(Case):
 
     def outputs(self, module: nn.Module, inputs: Tensors) -> Tensors:
         query = Query.points(inputs["coord"], inputs["cell"])
-        value = self.told(module, query)
+        value = self.condition(module, query)
         return {"condition": value.expand(-1, len(query.coord), *value.shape[2:]).transpose(0, 1)}
 
-    def told(self, module: nn.Module, query: Query) -> Tensor:
-        return module(query, plain_sites(query, self.grid, self.neighbours), self.grid)
+    def condition(self, module: nn.Module, query: Query) -> Tensor:
+        return module(query, reference_sites(query, self.grid, self.neighbours), self.grid)
 
     def extremes(self) -> list[tuple[str, Tensors]]:
         corners = torch.cartesian_prod(torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5]), torch.tensor([-1.0, 0.0, 1.0]))[None]
@@ -55,7 +55,7 @@ def width(case: ConditioningCase) -> None:
     module, inputs = case.build(), case.inputs()
     for query in (*_window(case), Query.points(inputs["coord"], inputs["cell"])):
         with torch.no_grad():
-            value = case.told(module, query)
+            value = case.condition(module, query)
         lengths = ((1, case.neighbours), (1, len(query.coord)), *((1, n) for n in query.shape))
         expect_shape("the condition", value, *lengths, module.channels)
 
@@ -65,7 +65,7 @@ def window(case: ConditioningCase) -> None:
     module = case.build()
     together, apart = _window(case)
     with torch.no_grad():
-        values = [case.told(module, query) for query in (together, apart)]
+        values = [case.condition(module, query) for query in (together, apart)]
     shape = (case.neighbours, 1, *together.shape, values[0].shape[-1])
     grid = values[0].expand(shape).flatten(2, 3)
     expect_same("a window", {"condition": grid}, {"condition": values[1].expand(grid.shape)})
@@ -104,7 +104,7 @@ def _slope(
 ) -> float:
     """The change along ``step`` by central difference, with the codes that are read kept."""
     query = Query.points(inputs["coord"], inputs["cell"])
-    kept = plain_sites(query, case.grid, case.neighbours)
+    kept = reference_sites(query, case.grid, case.neighbours)
     home = query.coord - kept.offset / torch.tensor(case.grid)
     values = []
     for sign in (-1, 1):

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from liif_core.registry import Component
+from liif_core.registry.components import Component
 from liif_core.testing import conditioning, decoder, encoder, features, sampling
 from liif_core.testing.case import Case, Check, Tensors
 from liif_core.testing.common import OPTIONS
@@ -79,9 +79,7 @@ def check_decoder(
     run(case, decoder.CHECKS, expected_failures)
 
 
-def check_options(
-    options_class: type, options: Any = None, *, expected_failures: Mapping[str, str] = {}
-) -> None:
+def check_options(options_class: type, options: Any = None, *, expected_failures: Mapping[str, str] = {}) -> None:
     """Make the checks of an options class, which those of every kind include. See ``check_encoder``."""
     component = Component(getattr(options_class, "__name__", "options"), lambda options: nn.Identity(), options_class)
     run(_OptionsCase(component, options), OPTIONS, expected_failures)

@@ -1,4 +1,4 @@
-"""What the framework relies on in a decoder: codes and conditions -> colours."""
+"""What the framework relies on in a decoder: codes and conditions -> colors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liif_core.protocols import Maps, Query, SetDecoder, Sites
-from liif_core.registry import Component
+from liif_core.model.protocols import GlobalDecoder, Maps, Query, Sites
+from liif_core.registry.components import Component
 from liif_core.testing import common
 from liif_core.testing.case import (
     Case,
@@ -18,8 +18,8 @@ from liif_core.testing.case import (
     fail,
     random,
 )
-from liif_core.testing.plain import PlainField, plain_condition, plain_sites
 from liif_core.testing.radius import expect_radius
+from liif_core.testing.reference import ReferenceField, reference_condition, reference_sites
 
 GRID = (5, 7)
 
@@ -67,7 +67,7 @@ class DecoderCase(Case):
 
     def outputs(self, module: nn.Module, inputs: Tensors) -> Tensors:
         cell = inputs["cell"][:, :1] if module.scale_dependent else inputs["cell"]  # one for the whole image
-        return {"colours": self.colours(module, inputs["features"], Query.points(inputs["coord"], cell))}
+        return {"colors": self.colors(module, inputs["features"], Query.points(inputs["coord"], cell))}
 
     def extremes(self) -> list[tuple[str, Tensors]]:
         axis = torch.tensor([-1.5, -1, -0.5, 0, 0.9, 1])
@@ -81,24 +81,24 @@ class DecoderCase(Case):
                     found.append((words, {"features": features, "coord": coord, "cell": torch.full_like(coord, size)}))
         return found
 
-    def colours(self, module: nn.Module, features: Tensor, query: Query) -> Tensor:
+    def colors(self, module: nn.Module, features: Tensor, query: Query) -> Tensor:
         return self.decoded(module, self.maps(module, features, query.cell), query, tuple(features.shape[-2:]))
 
     def maps(self, module: nn.Module, features: Tensor, cell: Tensor) -> Maps:
         """``cell``: (B or 1, ..., 2), one for all queries of an image; what is known of the image is told of it."""
         size = torch.tensor(features.shape[-2:], device=cell.device)
         known = {"cell": cell.reshape(len(cell), -1, 2)[:, 0] * size} if self.conditions.get("cell") == 2 else {}
-        return module.prepare(PlainField(features), known)
+        return module.prepare(ReferenceField(features), known)
 
     def decoded(self, module: nn.Module, maps: Maps, query: Query, grid: tuple[int, int]) -> Tensor:
         return module.decode(maps, *self.asked(query, grid))
 
     def asked(self, query: Query, grid: tuple[int, int]) -> tuple[Sites, dict[str, Tensor]]:
-        sites = plain_sites(query, grid, self.neighbours)
-        return sites, self.told(query, sites, grid)
+        sites = reference_sites(query, grid, self.neighbours)
+        return sites, self.conditions_of(query, sites, grid)
 
-    def told(self, query: Query, sites: Sites, grid: tuple[int, int]) -> dict[str, Tensor]:
-        return {name: plain_condition(name, width, query, sites, grid) for name, width in self.conditions.items()}
+    def conditions_of(self, query: Query, sites: Sites, grid: tuple[int, int]) -> dict[str, Tensor]:
+        return {name: reference_condition(name, width, query, sites, grid) for name, width in self.conditions.items()}
 
 
 def contract(case: DecoderCase) -> None:
@@ -121,7 +121,7 @@ def contract(case: DecoderCase) -> None:
         if not isinstance(module.passes, int) or module.passes < 1 or not methods:
             fail(f"passes is {module.passes!r}; expected a whole number from 1, and methods 'moment' and 'knowing'")
         if module.pointwise:
-            fail("has passes, and is pointwise: a colour that needs no other query needs no pass over them")
+            fail("has passes, and is pointwise: a color that needs no other query needs no pass over them")
     common.contract(case)
 
 
@@ -130,7 +130,7 @@ def _window() -> Query:
 
 
 def shape(case: DecoderCase) -> None:
-    """Colours are (B, *Q, out_channels), for scattered points and for a window of a pixel grid, grey or in colour."""
+    """Colors are (B, *Q, out_channels), for scattered points and for a window of a pixel grid, gray or in color."""
     inputs = case.inputs()
     points = Query.points(inputs["coord"], inputs["cell"][:, :1])
     for channels in sorted({1, 3, case.out_channels}):
@@ -138,21 +138,21 @@ def shape(case: DecoderCase) -> None:
         module = other.build()
         for words, query in (("points", points), ("a window", _window())):
             with torch.no_grad():
-                colours = other.colours(module, inputs["features"], query)
-            expect_shape(f"colours of {words}", colours, len(inputs["features"]), *query.shape, channels)
+                colors = other.colors(module, inputs["features"], query)
+            expect_shape(f"colors of {words}", colors, len(inputs["features"]), *query.shape, channels)
 
 
 def window(case: DecoderCase) -> None:
-    """A window of a pixel grid has the colours of its pixels, asked for as scattered points in the same call."""
+    """A window of a pixel grid has the colors of its pixels, asked for as scattered points in the same call."""
     module, features, query = case.build(), case.inputs()["features"], _window()
     points = Query.points(query.coord.flatten(1, 2), query.cell.flatten(1, 2))
     with torch.no_grad():
-        together = case.colours(module, features, query).flatten(1, 2)
-        expect_same("a window", {"colours": together}, {"colours": case.colours(module, features, points)})
+        together = case.colors(module, features, query).flatten(1, 2)
+        expect_same("a window", {"colors": together}, {"colors": case.colors(module, features, points)})
 
 
 def pointwise(case: DecoderCase) -> None:
-    """Where ``pointwise`` is declared, a query's colour does not depend on the others asked for at once."""
+    """Where ``pointwise`` is declared, a query's color does not depend on the others asked for at once."""
     module = case.build()
     if not module.pointwise:
         return
@@ -164,15 +164,15 @@ def pointwise(case: DecoderCase) -> None:
         for down in (slice(0, 1), slice(1, 4)):
             for across in (slice(0, 1), slice(1, 4), slice(4, 6)):
                 part = Query.grid(rows[down], columns[across], query.cell.flatten())
-                colours = case.decoded(module, maps, part, GRID)
+                colors = case.decoded(module, maps, part, GRID)
                 words = f"a window of {len(rows[down])} x {len(columns[across])} of the queries"
-                expect_same(words, {"colours": colours}, {"colours": whole[:, down, across]})
+                expect_same(words, {"colors": colors}, {"colors": whole[:, down, across]})
 
 
 def passes(case: DecoderCase) -> None:
-    """A set decoded in windows, by the means that were gathered in windows, has the colours of the whole set."""
+    """A set decoded in windows, by the means that were gathered in windows, has the colors of the whole set."""
     module = case.build()
-    if not isinstance(module, SetDecoder):
+    if not isinstance(module, GlobalDecoder):
         return
     features, query = case.inputs()["features"], _window()
     rows, columns = query.axes
@@ -185,11 +185,11 @@ def passes(case: DecoderCase) -> None:
             means = [module.moment(maps, *case.asked(part, GRID)) for part in queries]
             weights = [part.shape[0] * part.shape[1] / (len(rows) * len(columns)) for part in queries]
             maps = module.knowing(maps, sum(mean * weight for mean, weight in zip(means, weights)))
-        expect_same("all of it, by its means", {"colours": case.decoded(module, maps, query, GRID)}, {"colours": whole})
+        expect_same("all of it, by its means", {"colors": case.decoded(module, maps, query, GRID)}, {"colors": whole})
         for (down, across), part in zip(parts, queries):
-            colours = case.decoded(module, maps, part, GRID)
+            colors = case.decoded(module, maps, part, GRID)
             words = f"a window of {part.shape[0]} x {part.shape[1]} of the queries"
-            expect_same(words, {"colours": colours}, {"colours": whole[:, down, across]})
+            expect_same(words, {"colors": colors}, {"colors": whole[:, down, across]})
 
 
 def prepare(case: DecoderCase) -> None:
@@ -215,25 +215,25 @@ def stateless(case: DecoderCase) -> None:
         maps = case.maps(module, first, query.cell)
         expected = case.decoded(module, maps, query, GRID)
         case.maps(module, second, query.cell)
-        expect_same("after another image", {"colours": case.decoded(module, maps, query, GRID)}, {"colours": expected})
+        expect_same("after another image", {"colors": case.decoded(module, maps, query, GRID)}, {"colors": expected})
 
 
 def radius(case: DecoderCase) -> None:
-    """What lies further from a query's codes than ``radius`` changes nothing of its colour (where it is pointwise)."""
+    """What lies further from a query's codes than ``radius`` changes nothing of its color (where it is pointwise)."""
     module = case.build()
     if not module.pointwise:
         return
 
-    def colour_of_each_code(features: Tensor) -> Tensor:
+    def color_of_each_code(features: Tensor) -> Tensor:
         grid = features.shape[-2:]
         index = torch.arange(grid[0] * grid[1]).view(1, 1, *grid).expand(case.neighbours, 1, *grid)
         offset = torch.full((*index.shape, 2), 0.3, dtype=features.dtype)
         sites = Sites(index, offset, torch.full(index.shape, 1 / case.neighbours, dtype=features.dtype))
         query = Query.points(torch.zeros(1, *grid, 2), torch.tensor([0.2, 0.3]))
-        told = {name: value.to(features.dtype) for name, value in case.told(query, sites, GRID).items()}
+        told = {name: value.to(features.dtype) for name, value in case.conditions_of(query, sites, GRID).items()}
         return module.decode(case.maps(module, features, query.cell), sites, told).permute(0, 3, 1, 2)
 
-    expect_radius(module, colour_of_each_code, case.in_channels, module.radius)
+    expect_radius(module, color_of_each_code, case.in_channels, module.radius)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liif_core.model import ComposedModel
-from liif_core.registry import Component
+from liif_core.model.composed import ComposedModel
+from liif_core.registry.components import Component
 from liif_core.testing.case import Case, Check, Tensors, expect_shape, fail, random
 from liif_core.testing.common import COMMON, OPTIONS, contract
 from liif_core.testing.radius import expect_radius
@@ -68,7 +68,7 @@ def size(case: EncoderCase) -> None:
 
 
 def channels(case: EncoderCase) -> None:
-    """Features have the channels that ``out_channels`` declares, for grey, colour and any other images."""
+    """Features have the channels that ``out_channels`` declares, for gray, color and any other images."""
     for in_channels in sorted({1, 3, 4, case.in_channels}):
         other = EncoderCase(case.component, case.given, in_channels)
         module = other.build()

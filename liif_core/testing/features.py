@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from liif_core.protocols import LatentField
-from liif_core.registry import Component
+from liif_core.model.protocols import LatentField
+from liif_core.registry.components import Component
 from liif_core.testing.case import (
     Case,
     Check,

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 
 from liif_core.errors import did_you_mean
-from liif_core.registry import Component
+from liif_core.registry.components import Component
 from liif_core.testing.case import (
     Case,
     Check,
     ContractBroken,
-    NotHere,
+    SkipCheck,
     name_of,
     promise_of,
 )
@@ -39,7 +39,7 @@ def failures(case: Case, checks: Iterable[Check]) -> dict[str, Exception]:
         try:
             with _one_thread():
                 check(case)
-        except NotHere:
+        except SkipCheck:
             pass
         except Exception as error:
             found[name_of(check)] = error
@@ -95,7 +95,7 @@ def _as_test(check: Check) -> Callable[[Contract], None]:
         try:
             with _one_thread():
                 check(self._made())
-        except NotHere as reason:
+        except SkipCheck as reason:
             pytest.skip(str(reason))
         except Exception as error:
             if why is not None:

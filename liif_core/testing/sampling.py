@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from liif_core.protocols import Query, Sites
+from liif_core.model.protocols import Query, Sites
 from liif_core.testing.case import (
     Case,
     Check,

@@ -3,9 +3,8 @@
 So that ``use = "liif-lte:lte"`` goes on meaning it, in experiment files and in checkpoints that were saved with it.
 """
 
-from liif_lineage.lte import LTE, LTEOptions
-
 from liif_core import Component, hookimpl
+from liif_zoo.lte import LTE, LTEOptions
 
 
 @hookimpl

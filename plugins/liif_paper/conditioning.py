@@ -12,6 +12,7 @@ class Coordinate(nn.Module):
     """The query's offset from the code (y, x), feature-cell units."""
 
     channels = 2
+    scope = "query"
 
     def forward(self, query: Query, sites: Sites, grid: tuple[int, int]) -> Tensor:
         return sites.offset
@@ -34,6 +35,7 @@ class Cell(nn.Module):
     """
 
     channels = 2
+    scope = "image"
 
     def __init__(self, options: CellOptions):
         super().__init__()

@@ -6,7 +6,7 @@ from attrs.validators import ge, gt
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
-from liif_paper.published import renamed
+from liif_core.importing import renamed
 
 
 @frozen

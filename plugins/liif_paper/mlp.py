@@ -25,8 +25,8 @@ from liif_core import (
     hookimpl,
     option,
 )
-from liif_paper.linear import fused_linear
-from liif_paper.published import mlp_names, mlp_widths, renamed, take_encoder
+from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
+from liif_core.nn import fused_linear
 
 
 @frozen
@@ -43,7 +43,7 @@ class MLP(nn.Module):
     """Codes (in_channels) and all conditions, in the order they were declared -> out_channels."""
 
     needs = frozenset()
-    pointwise = True
+    num_statistics = 0
     scale_dependent = False
     radius = 0
 
@@ -59,14 +59,14 @@ class MLP(nn.Module):
             nn.init.zeros_(self.layers[-1].weight)
             nn.init.zeros_(self.layers[-1].bias)
 
-    def prepare(self, field: LatentField, told: Mapping[str, Tensor]) -> Maps:
+    def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
         first = self.layers[0]
         return {"code": as_rows(field.linear(first.weight[:, : self.in_channels], first.bias))}
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         hidden = gather(maps["code"], sites.index)
         if self.conditions:
-            hidden = self._told(hidden, self._joined(hidden.shape[:-1], conditions))
+            hidden = self._with_conditions(hidden, self._joined(hidden.shape[:-1], conditions))
         if len(self.layers) == 1:
             return blend(hidden, sites.weight)
         hidden = hidden.relu_()
@@ -74,7 +74,7 @@ class MLP(nn.Module):
             hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
         return self.layers[-1](blend(hidden, sites.weight))
 
-    def _told(self, hidden: Tensor, given: Tensor) -> Tensor:
+    def _with_conditions(self, hidden: Tensor, given: Tensor) -> Tensor:
         """``hidden`` plus the first layer's part that sees the conditions, in float32 under autocast too."""
         weight = self.layers[0].weight[:, self.in_channels :]
         with torch.autocast(hidden.device.type, enabled=False):

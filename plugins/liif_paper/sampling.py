@@ -24,9 +24,9 @@ def _axis(position: Tensor, codes: int, sides: tuple[int, ...]) -> tuple[Tensor,
     """(len(sides), *shape) indices and offsets, in feature-cell units, of the code to each side of a position."""
     indices, offsets = [], []
     for side in sides:
-        index, centre = nearest_code(position + (side / codes + _NUDGE) if side else position, codes)
+        index, center = nearest_code(position + (side / codes + _NUDGE) if side else position, codes)
         indices.append(index)
-        offsets.append((position - centre) * codes)
+        offsets.append((position - center) * codes)
     return torch.stack(indices), torch.stack(offsets)
 
 
@@ -45,10 +45,7 @@ class NeighbourSampling(nn.Module):
 
     def _sites(self, query: Query, grid: tuple[int, int]) -> Sites:
         height, width = grid
-        if query.axes is None:
-            rows, columns = query.coord.unbind(-1)
-        else:  # per row and per column; the sums below make the grid of them
-            rows, columns = query.axes[0].view(1, -1, 1), query.axes[1].view(1, 1, -1)
+        rows, columns = query.places  # of a grid, per row and per column; the sums below make the grid of them
         row, row_offset = _axis(rows, height, self.sides)
         column, column_offset = _axis(columns, width, self.sides)
         # neighbours in the order (-, -), (-, +), (+, -), (+, +)

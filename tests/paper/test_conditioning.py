@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from liif_core import Query, UserError
-from liif_core.experiment_file import model_from_table
+from liif_core.experiment.toml_file import model_from_table
 
 GRID = (5, 8)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import liif_core
-from liif_core.experiment_file import model_from_table
+from liif_core.experiment.toml_file import model_from_table
 
 
 def encoder(registry, in_channels=3, **options):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import liif_core
-from liif_core.checkpoint import model_of
+from liif_core.training.checkpoint import model_of
 
 NAMES = ["liif", "liif-no-ensemble", "liif-no-unfold", "liif-no-cell", "liif-plain", "liif-edsr"]
 
@@ -19,9 +19,9 @@ def golden(request, shared):
     return model, model.encode(torch.tensor(data["inp"])), data
 
 
-def network_output(colours):
+def network_output(colors):
     """From [0, 1] space to what the network itself put out."""
-    return colours.numpy() * 2 - 1
+    return colors.numpy() * 2 - 1
 
 
 def test_features(golden):
@@ -82,5 +82,5 @@ def test_published_weights_load(shared):
     encoder, decoder = model.encoder, model.decoder
     assert (len(encoder.blocks), encoder.out_channels) == (16, 64)
     assert [layer.in_features for layer in decoder.layers] == [64 * 9 + 2 + 2, 256, 256, 256, 256]
-    grey = model.encode(torch.full((1, 3, 8, 8), 0.5)).render((16, 16))
-    assert (grey - 0.5).abs().max() < 0.05  # a flat picture stays flat
+    gray = model.encode(torch.full((1, 3, 8, 8), 0.5)).render((16, 16))
+    assert (gray - 0.5).abs().max() < 0.05  # a flat picture stays flat

@@ -6,17 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import answer, centres, small_model
+from reference import answer, centers, small_model
 
 import liif_core
 from liif_core import Sites
-from liif_core.experiment_file import model_from_table
+from liif_core.experiment.toml_file import model_from_table
 
 CONDITIONS = [("coordinate", "cell"), ("coordinate",), ("cell",), ("cell", "coordinate"), ()]
 
 
 def grid_points(size):
-    coord = centres(*size).reshape(1, -1, 2)
+    coord = centers(*size).reshape(1, -1, 2)
     return coord, torch.tensor([2 / size[0], 2 / size[1]]).expand_as(coord)
 
 
@@ -61,7 +61,7 @@ def test_any_options_and_sizes(registry, data):
 @pytest.mark.parametrize("scale", [1, 2, 3, 5])
 @pytest.mark.parametrize("size", [(14, 11), (16, 16), (9, 13), (24, 20)])
 def test_whole_number_scales_round_as_published(registry, size, scale):
-    """At odd scales queries lie at codes' centres; in the last row and column only rounding then weighs the codes."""
+    """At odd scales queries lie at codes' centers; in the last row and column only rounding then weighs the codes."""
     model = small_model(registry)
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     target = size[0] * scale, size[1] * scale

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import centres, moved_to_corner, nearest
+from reference import centers, moved_to_corner, nearest
 
 from liif_core import Query
 
@@ -31,12 +31,12 @@ def expected(coord, grid, corner):
     size = torch.tensor([height, width])
     moved = moved_to_corner(coord, corner, grid)
     numbers = torch.arange(height * width, dtype=torch.float32).reshape(1, 1, height, width)
-    home = nearest(centres(height, width).permute(2, 0, 1)[None], moved)
+    home = nearest(centers(height, width).permute(2, 0, 1)[None], moved)
     return nearest(numbers, moved)[..., 0].long(), (coord - home) * size
 
 
 def border_coordinates(grid):
-    """Edges, centres and everything halfway between centres, inside the image and beyond it."""
+    """Edges, centers and everything halfway between centers, inside the image and beyond it."""
     axes = []
     for n in grid:
         steps = torch.arange(-2, 2 * n + 3, dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from plain import small_model, unfolded
+from reference import small_model, unfolded
 
 
 def field_of(registry, name, features, **options):

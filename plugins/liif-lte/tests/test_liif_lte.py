@@ -3,9 +3,9 @@
 import torch
 
 import liif_core
-from liif_core.checkpoint import Checkpoint
-from liif_core.experiment_file import model_from_table
+from liif_core.experiment.toml_file import model_from_table
 from liif_core.testing import DecoderContract
+from liif_core.training.checkpoint import Checkpoint
 
 
 class TestContract(DecoderContract):

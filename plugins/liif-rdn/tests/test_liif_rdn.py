@@ -56,8 +56,8 @@ def test_equal_to_the_published_implementation(golden):
     for grid in ("x2", "x3.3", "aniso"):
         size = tuple(golden[f"size_{grid}"].tolist())
         torch.testing.assert_close(picture.render(size) * 2 - 1, golden[f"out_{grid}"], rtol=0, atol=2e-5)
-    colours = picture.query(golden["coord_pts"], golden["cell_pts"])
-    torch.testing.assert_close(colours * 2 - 1, golden["out_pts"], rtol=0, atol=2e-5)
+    colors = picture.query(golden["coord_pts"], golden["cell_pts"])
+    torch.testing.assert_close(colors * 2 - 1, golden["out_pts"], rtol=0, atol=2e-5)
 
 
 def test_what_the_importer_cannot_read_it_says():

@@ -1,0 +1,1 @@
+"""Images for training and evaluation: sources, crops, resizing, degradations and downloads."""

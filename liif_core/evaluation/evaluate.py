@@ -1,0 +1,237 @@
+"""Datasets x scales x protocol -> scores, with bicubic beside the model."""
+
+import math
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from attrs import frozen
+from torch import Tensor
+from tqdm import tqdm
+
+from liif_core.data.crops import Images
+from liif_core.data.resize import bicubic
+from liif_core.data.sources import ImageSet, MissingData, open_images
+from liif_core.errors import UserError
+from liif_core.evaluation import metrics
+from liif_core.evaluation.report import Score, comparison_picture
+from liif_core.experiment.schema import EvaluationSet
+from liif_core.files import replacing
+from liif_core.model.continuous import ContinuousModel
+from liif_core.model.device import autocast
+from liif_core.sizes import Scale, Size, low_resolution_size, scaled_size
+
+_SHOWN = 20  # problems of a dataset named one by one
+
+
+@frozen
+class _Measured:
+    """One image at one scale."""
+
+    psnr: float
+    bicubic_psnr: float
+    ssim: float | None
+    bicubic_ssim: float | None
+    given: bool  # its LR image was; else it was made
+
+
+def evaluate(
+    model: ContinuousModel,
+    opened: Sequence[tuple[EvaluationSet, ImageSet]],
+    *,
+    device: torch.device | str,
+    precision: str = "float32",
+    progress: bool = True,
+    out_dir: Path | None = None,
+) -> list[Score]:
+    """Everything an experiment is measured on, opened by ``open_sets``.
+
+    The model is on ``device``, and is put in evaluation mode. With ``out_dir``, a comparison picture of each set is
+    written to ``out_dir/pictures/NAME.png``.
+    """
+    scores: list[Score] = []
+    for spec, images in opened:
+        link, shown = f"pictures/{_file_stem(spec.name)}.png", _usual_scale(spec.scales)
+        found = evaluate_set(
+            model, images, spec.name, spec.scales, spec.protocol, device=device, precision=precision, ssim=spec.ssim,
+            progress=progress, picture=out_dir and out_dir / link, picture_scale=shown,
+        )  # fmt: skip
+        scores += [attrs.evolve(score, picture=link) if out_dir and score.scale == shown else score for score in found]
+    return scores
+
+
+def open_sets(
+    sets: Sequence[EvaluationSet], channels: int
+) -> tuple[list[tuple[EvaluationSet, ImageSet]], list[tuple[str, str]]]:
+    """The sets whose images are on this machine, opened and checked; and the others as (name, reason).
+
+    Raises UserError with everything that is wrong at once: names that are not unique (reports and pictures go by
+    them), files that cannot be read, images that do not fit the set's scales and protocol, SSIM without scikit-image.
+    """
+    opened, skipped, problems = [], [], []
+    stems = [_file_stem(spec.name).casefold() for spec in sets]
+    for spec, stem in zip(sets, stems):
+        try:
+            if stems.count(stem) > 1:
+                raise UserError(f"evaluate: {spec.name!r}: each set needs a name of its own, in letters and digits")
+            images = open_images(spec.images, channels=channels)
+            _check(images, spec.name, channels, spec.scales, spec.protocol, spec.ssim)
+            opened.append((spec, images))
+        except MissingData as missing:
+            skipped.append((spec.name, "; ".join(missing.problems)))
+        except UserError as error:
+            problems += [line for line in error.problems if line not in problems]
+    if problems:
+        raise UserError(*problems)
+    return opened, skipped
+
+
+def evaluate_set(
+    model: ContinuousModel,
+    images: Images,
+    name: str,
+    scales: Sequence[Scale],
+    protocol: str,
+    *,
+    device: torch.device | str,
+    precision: str = "float32",
+    ssim: bool = False,
+    progress: bool = True,
+    picture: Path | None = None,
+    picture_scale: Scale | None = None,
+) -> list[Score]:
+    """One dataset: a score for each scale, in their order. ``name`` is what reports and messages call it.
+
+    LR images are those that come with the dataset for a scale, else PIL bicubic on uint8 of HR, cropped so that sizes
+    match. Predictions are clamped and not rounded; bicubic's are uint8, as PIL makes them. The model is on ``device``,
+    and is put in evaluation mode.
+
+    ``picture``: where to write a comparison picture, of the image that bicubic has the lowest PSNR for, at
+    ``picture_scale``, one of ``scales``; by default the one nearest to 4.
+
+    Raises UserError, before anything is computed, for images too small for a scale and protocol and for LR images of
+    another scale; and later for a model whose output is not finite.
+    """
+    scales = list(dict.fromkeys(scales))
+    picture_scale = picture_scale or _usual_scale(scales)
+    _check(images, name, model.channels, scales, protocol, ssim)
+    model.eval()
+    measured: dict[Scale, list[_Measured]] = {scale: [] for scale in scales}
+    shown = None
+    total = len(images) * len(scales)
+    with tqdm(total=total, desc=name, unit="image", disable=not progress, file=sys.stderr) as bar:
+        for i, image_name in enumerate(images.names):
+            for scale, low, target, given in _pairs(images, i, scales):
+                size = target.shape[:2]
+                views = [_as_tensor(image) for image in (low, bicubic(low, size), target)]
+                prediction = _predict(model, views[0].to(device), size, precision, f"{name}: {image_name} at {scale}")
+                result = _measure(prediction, views[1], views[2], protocol, scale, ssim, given)
+                measured[scale].append(result)
+                wanted = picture is not None and scale == picture_scale
+                if wanted and (shown is None or result.bicubic_psnr < shown[1].bicubic_psnr):
+                    shown = (views[0], views[1], prediction, views[2]), result
+                bar.update()
+    if shown is not None:
+        views, result = shown
+        with replacing(picture) as temporary:
+            comparison_picture(*views, decibels=(result.bicubic_psnr, result.psnr)).save(temporary)
+    return [_score(name, protocol, scale, images.names, measured[scale]) for scale in scales]
+
+
+def _pairs(images: Images, i: int, scales: Sequence[Scale]) -> Iterator[tuple[Scale, np.ndarray, np.ndarray, bool]]:
+    """(scale, LR, the part of HR that it shows, whether LR was given) for one image at each scale."""
+    image = images.image(i)
+    for scale in scales:
+        low = images.low_resolution(i, scale)
+        size = low_resolution_size(image.shape[:2], scale) if low is None else low.shape[:2]
+        height, width = scaled_size(size, scale)
+        target = image[:height, :width]
+        yield scale, bicubic(target, size) if low is None else low, target, low is not None
+
+
+def _check(images: Images, name: str, channels: int, scales: Sequence[Scale], protocol: str, ssim: bool) -> None:
+    """Raises UserError with a line for every image and scale that cannot be evaluated."""
+    if ssim:
+        metrics.need_ssim()
+    try:
+        metrics.check_protocol(protocol, channels)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+    problems = []
+    for i, (image_name, size) in enumerate(zip(images.names, images.sizes)):
+        for scale in scales:
+            where = f"{name}: {image_name} at {scale}"
+            target = scaled_size(low_resolution_size(size, scale), scale)
+            if target[0] > size[0] or target[1] > size[1]:
+                problems.append(f"{where}: {size[0]} x {size[1]} pixels (height x width) are too few for that scale")
+                continue
+            try:
+                metrics.check_size(target, protocol, scale, ssim)
+            except ValueError as error:
+                problems.append(f"{where}: {error}")
+            if images.pair_scales and images.low_resolution(i, scale) is None:
+                rows, columns = low_resolution_size(size, scale)
+                problems.append(
+                    f"{where}: its LR image is of another scale (LR of {size[0]} x {size[1]} pixels would have "
+                    f"{rows} x {columns}); ask for the scale that it has, or give HR images only"
+                )
+    if problems:
+        more = len(problems) - _SHOWN
+        raise UserError(*problems[:_SHOWN], *([f"{name}: ... and {more} more problems"] if more > 0 else []))
+
+
+def _predict(model: ContinuousModel, low: Tensor, size: Size, precision: str, where: str) -> Tensor:
+    with torch.inference_mode(), autocast(low.device, precision):
+        prediction = model.encode(low).render(size, clamp=True).cpu()
+    if not prediction.isfinite().all():
+        raise UserError(
+            f"{where}: the model's output is not finite in {precision}: "
+            "its training diverged, or fp16 is too narrow for it (use float32 or bf16)"
+        )
+    return prediction
+
+
+def _measure(
+    prediction: Tensor, baseline: Tensor, target: Tensor, protocol: str, scale: Scale, ssim: bool, given: bool
+) -> _Measured:
+    values = [metrics.psnr(image, target, protocol, scale) for image in (prediction, baseline)]
+    similar = [metrics.ssim(image, target, protocol, scale) if ssim else None for image in (prediction, baseline)]
+    return _Measured(*values, *similar, given)
+
+
+def _score(name: str, protocol: str, scale: Scale, names: Sequence[str], measured: Sequence[_Measured]) -> Score:
+    def mean(field: str) -> float | None:
+        values = [getattr(result, field) for result in measured]
+        return None if None in values else sum(values) / len(values)
+
+    return Score(
+        dataset=name,
+        protocol=protocol,
+        scale=scale,
+        psnr=mean("psnr"),
+        images={image: result.psnr for image, result in zip(names, measured)},
+        bicubic_psnr=mean("bicubic_psnr"),
+        bicubic_images={image: result.bicubic_psnr for image, result in zip(names, measured)},
+        ssim=mean("ssim"),
+        bicubic_ssim=mean("bicubic_ssim"),
+        given_low=sum(result.given for result in measured),
+    )
+
+
+def _as_tensor(image: np.ndarray) -> Tensor:
+    """(h, w, c) uint8 -> (1, c, h, w) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0).float() / 255
+
+
+def _usual_scale(scales: Sequence[Scale]) -> Scale:
+    """The scale nearest to 4."""
+    return min(scales, key=lambda scale: abs(math.log(scale.y * scale.x / 16)))
+
+
+def _file_stem(name: str) -> str:
+    """A file name for any dataset name; the same for names that differ in punctuation only."""
+    return re.sub(r"\W+", "-", name).strip("-") or "set"

@@ -1,0 +1,1 @@
+"""Experiments: typed options, TOML files, validation, and building the model they describe."""

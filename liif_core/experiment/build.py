@@ -1,0 +1,115 @@
+"""Builds the model of a ``[model]`` table, and tries it out."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from liif_core.errors import UserError
+from liif_core.experiment.schema import CompositionSpec, ModelSpec, WholeModelSpec
+from liif_core.model.composed import ComposedModel
+from liif_core.model.continuous import ContinuousModel
+from liif_core.model.protocols import Conditioning, Decoder, Encoder, Features, GlobalDecoder, Sampling
+from liif_core.registry.changes import changes_after
+from liif_core.registry.components import Choice
+
+
+def build_model(spec: ModelSpec) -> ContinuousModel:
+    """The model of a checked ``[model]`` table, with fresh weights, on the CPU.
+
+    Raises UserError where a component cannot be built or breaks its contract, or where components do not fit together.
+    """
+    return _whole(spec) if isinstance(spec, WholeModelSpec) else _composed(spec)
+
+
+def _whole(spec: WholeModelSpec) -> ContinuousModel:
+    model = _built(spec.model, channels=spec.channels)
+    where = _where(spec.model)
+    if not isinstance(model, ContinuousModel):
+        raise UserError(f"{where}: expected a liif_core.ContinuousModel, got {type(model).__name__}")
+    if getattr(model, "channels", None) != spec.channels:
+        have = getattr(model, "channels", "missing")
+        raise UserError(f"{where}: its attribute 'channels' is {have}; expected {spec.channels}")
+    return model
+
+
+def _composed(spec: CompositionSpec) -> ComposedModel:
+    encoder = _part(spec.encoder, Encoder, in_channels=spec.channels)
+    features = _part(spec.features, Features, in_channels=encoder.out_channels)
+    sampling = _part(spec.sampling, Sampling)
+    conditioning = {choice.component.name: _part(choice, Conditioning) for choice in spec.conditioning}
+    decoder = _part(
+        spec.decoder,
+        Decoder,
+        in_channels=features.channels,
+        out_channels=spec.channels,
+        neighbours=sampling.neighbours,
+        conditions={name: condition.channels for name, condition in conditioning.items()},
+    )
+    if decoder.num_statistics and not isinstance(decoder, GlobalDecoder):
+        raise UserError(
+            f"{_where(spec.decoder)} declares num_statistics = {decoder.num_statistics}: expected the methods "
+            "partial_statistic and with_statistic of liif_core.GlobalDecoder"
+        )
+    missing = sorted(decoder.needs - conditioning.keys())
+    if missing:
+        have = ", ".join(conditioning) or "none"
+        raise UserError(
+            f"model.conditioning: decoder {spec.decoder.use!r} needs {', '.join(map(repr, missing))} (given: {have}): "
+            f'add [[model.conditioning]] use = "{missing[0]}"'
+        )
+    return ComposedModel(
+        encoder, features, sampling, conditioning, decoder, channels=spec.channels, residual=spec.residual
+    )
+
+
+def try_model(model: ContinuousModel) -> None:
+    """Render a few pixels of a small image on the CPU. Raises UserError where that fails."""
+    problem = "its parts do not work together" if isinstance(model, ComposedModel) else "it does not work"
+    was_training = model.training
+    model.eval()  # so that nothing is learned from it, not even a running mean
+    with torch.no_grad():
+        try:
+            picture = model.encode(torch.full((1, model.channels, 4, 5), 0.5))
+            colors = picture.render((6, 5))
+            points = picture.query(torch.zeros(1, 3, 2), torch.full((1, 1, 2), 0.4))
+            shapes = [(tuple(colors.shape), (1, model.channels, 6, 5)), (tuple(points.shape), (1, 3, model.channels))]
+        except Exception as error:  # of a plugin, or of two plugins that do not fit together
+            raise UserError(f"model: {problem}: {type(error).__name__}: {error}") from error
+    model.train(was_training)
+    for found, expected in shapes:
+        if found != expected:
+            raise UserError(f"model: {problem}: expected colors {expected}, got {found}")
+
+
+def _where(choice: Choice) -> str:
+    key = "model" if choice.kind == "model" else f"model.{choice.kind}"
+    return f"{key}: {choice.use!r} of {choice.origin}"
+
+
+def _built(choice: Choice, **sizes: Any) -> Any:
+    try:
+        return choice.build(**sizes)
+    except Exception as error:  # of a plugin
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{_where(choice)} could not be built: {reason}") from error
+
+
+def _part(choice: Choice, contract: type, **sizes: Any) -> Any:
+    """A component, built, that has every attribute and method of its contract."""
+    module = _built(choice, **sizes)
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{_where(choice)} breaks its contract: it is a {type(module).__name__}, not a torch.nn.Module")
+    promised = {name for base in contract.__mro__ for name in (*getattr(base, "__annotations__", ()), *vars(base))}
+    missing = sorted(name for name in promised if not name.startswith("_") and not hasattr(module, name))
+    if missing:
+        raise UserError(
+            f"{_where(choice)} breaks its contract: no {', '.join(missing)}", *_what_changed(choice.kind, module)
+        )
+    return module
+
+
+def _what_changed(kind: str, module: object) -> list[str]:
+    """The changes of the plugin API, if a module looks as if it was made for version 2."""
+    old = hasattr(module, "pointwise") or (kind == "conditioning" and not hasattr(module, "scope"))
+    return [f"since version 2 of the plugin API: {line}" for line in changes_after(2)] if old else []

@@ -1,0 +1,103 @@
+"""TOML files as nested tables, and how one is laid on another; nothing here knows what the keys mean."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from liif_core.errors import UserError
+
+_TAGS = ("use", "source")  # a table whose tag changes is replaced, not merged: its other keys belong to another class
+
+
+class Text(str):
+    """A string that remembers the folder that a relative path in it starts from."""
+
+    folder: Path
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file, with strings as ``Text``. Raises UserError for what cannot be read or is no TOML."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a TOML file: it is not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return _located(tomllib.loads(text), path.parent.absolute())
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def _located(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _located(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_located(item, folder) for item in value]
+    if isinstance(value, str):
+        value = Text(value)
+        value.folder = folder
+    return value
+
+
+def merged(base: Any, over: Any, label: str, origins: dict[str, str], path: str = "") -> Any:
+    """``over`` laid on ``base``: tables merge, anything else replaces. ``origins`` learns who set what."""
+    if (
+        isinstance(base, dict)
+        and isinstance(over, dict)
+        and all(base.get(t) == over.get(t, base.get(t)) for t in _TAGS)
+    ):
+        result = dict(base)
+        for key, value in over.items():
+            result[key] = merged(
+                result.get(key, {} if isinstance(value, dict) else None), value, label, origins, join(path, key)
+            )
+        return result
+    for key in [key for key in origins if key == path or key.startswith((path + ".", path + "["))]:
+        del origins[key]
+    if isinstance(over, dict):
+        return {
+            key: merged({} if isinstance(value, dict) else None, value, label, origins, join(path, key))
+            for key, value in over.items()
+        }
+    origins[path] = label
+    return over
+
+
+def override(text: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """``a.b=value`` as nested tables to lay on ``data``; a whole number steps into an array of tables.
+
+    Raises UserError for text of another form, and for an element that is not there.
+    """
+    key, equals, value = text.partition("=")
+    steps = key.strip().split(".")
+    if not equals or not all(steps) or len(steps) > 50:
+        raise UserError(f"--set {text}: expected KEY=VALUE, such as model.decoder.hidden=[64,64]")
+    try:
+        read = tomllib.loads(f"value = {value}")
+        parsed = read["value"] if len(read) == 1 else value
+        located = _located(parsed, Path.cwd())
+    except (ValueError, RecursionError):
+        located = _located(value, Path.cwd())
+    return _nested(steps, located, data, text)
+
+
+def _nested(steps: list[str], value: Any, data: Any, text: str) -> Any:
+    if not steps:
+        return value
+    step, rest = steps[0], steps[1:]
+    if isinstance(data, list):
+        if not (step.isascii() and step.isdigit() and len(step) < 9 and int(step) < len(data)):
+            raise UserError(f"--set {text}: {step!r}: expected a number from 0 to {len(data) - 1}: this is an array")
+        changed = list(data)
+        old = changed[int(step)]
+        new = _nested(rest, value, old, text)
+        changed[int(step)] = merged(old, new, "", {}) if isinstance(new, dict) else new
+        return changed
+    return {step: _nested(rest, value, data.get(step) if isinstance(data, dict) else None, text)}
+
+
+def join(path: str, key: str) -> str:
+    """A key path that goes one table deeper."""
+    return f"{path}.{key}" if path else key

@@ -1,0 +1,82 @@
+"""Pixels as numbers in [0, 1], and back; transparent pixels that do not bleed.
+
+Alpha is straight: color and alpha are magnified apart, and the color of fully transparent pixels, which nobody sees
+but every interpolation would mix into the visible edge (dark fringes), is replaced before by the nearest visible
+color. Partly transparent pixels already carry their true color.
+"""
+
+import numpy as np
+from attrs import evolve
+
+from liif_core.images.picture import Depth, Picture
+
+_ALL = slice(None)
+
+
+def fill_transparent(picture: Picture) -> Picture:
+    """The picture with every fully transparent pixel colored like the nearest pixel that is not.
+
+    Nearest in steps between pixels that share a side. A picture without alpha, or wholly transparent, is as it was.
+    """
+    if picture.alpha is None:
+        return picture
+    height, width, channels = picture.color.shape
+    # A border that counts as visible stops every walk at the edge, and lets one flat index stand for (row, column).
+    color = np.pad(picture.color, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
+    done = np.pad(picture.alpha > 0, 1, constant_values=True).reshape(-1)
+    steps = (1, -1, width + 2, -width - 2)
+    hidden = ~done
+    beside = np.any([np.roll(hidden, step) for step in steps], axis=0)
+    edge = np.flatnonzero(beside & np.pad(picture.alpha > 0, 1).reshape(-1))
+    while edge.size:
+        reached = []
+        for step in steps:
+            source = edge[~done[edge + step]]
+            color[source + step] = color[source]
+            done[source + step] = True
+            reached.append(source + step)
+        edge = np.concatenate(reached)
+    filled = color.reshape(height + 2, width + 2, channels)[1:-1, 1:-1]
+    return evolve(picture, color=np.ascontiguousarray(filled))
+
+
+def to_planes(picture: Picture, rows: slice = _ALL, columns: slice = _ALL) -> tuple[np.ndarray, np.ndarray | None]:
+    """Color (c, h, w) and alpha (1, h, w) or None of a window of the picture, float32 in [0, 1].
+
+    Color is 0 at the low end of the picture's span and 1 at its high end.
+    """
+    low, high = picture.span
+    color = picture.color[rows, columns].transpose(2, 0, 1).astype(np.float32, order="C")
+    if low:
+        color -= np.float32(low)
+    color /= np.float32(high - low)
+    if picture.alpha is None:
+        return color, None
+    return color, picture.alpha[None, rows, columns].astype(np.float32) / np.float32(top(picture.depth))
+
+
+def from_planes(
+    color: np.ndarray, alpha: np.ndarray | None, depth: Depth, span: tuple[float, float] = (0.0, 1.0)
+) -> np.ndarray:
+    """Rows for a writer: (h, w, c) or, with alpha, (h, w, c + 1) of type ``depth``.
+
+    ``color`` (c, h, w) and ``alpha`` (1, h, w) are floats where 0 and 1 are the ends of the range. For integers
+    values are clipped to it and rounded to nearest, halves up. Float color is not clipped, and is spread over
+    ``span``, the picture's, which integers ignore; float alpha is clipped.
+    """
+    channels, height, width = color.shape
+    rows = np.empty((height, width, channels + (alpha is not None)), dtype=depth)
+    low, high = span
+    for index, plane in enumerate([*color, *(() if alpha is None else alpha)]):
+        if depth != "float32":
+            rows[..., index] = np.floor(np.clip(plane, 0, 1) * np.float32(top(depth)) + np.float32(0.5))
+        elif index < channels:
+            rows[..., index] = plane * np.float32(high - low) + np.float32(low)
+        else:
+            rows[..., index] = np.clip(plane, 0, 1)
+    return rows
+
+
+def top(depth: Depth) -> float:
+    """The value of full alpha, and of white where the span is the whole range."""
+    return 1.0 if depth == "float32" else float(np.iinfo(depth).max)

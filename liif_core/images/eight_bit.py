@@ -1,0 +1,131 @@
+"""Images of 8 bits a sample, by Pillow: every mode it opens becomes gray or RGB, with or without alpha."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from attrs import evolve
+from PIL import Image, ImageCms
+
+from liif_core.errors import UserError
+from liif_core.images import ifd, metadata
+from liif_core.images.picture import Header, Picture
+
+# Formats that their first bytes tell apart, and that Pillow decodes at full depth but for those high_depth.py is given.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_GRAY = {"1", "L", "LA", "La"}
+_COLOR = {"RGB", "RGBX", "RGBA", "RGBa", "P", "PA"}
+_CONVERTED = {"CMYK", "YCbCr", "HSV", "LAB"}
+_OWN_PROFILE = {"CMYK", "LAB"}  # whose ICC profiles do not describe the RGB they become
+
+
+def look(path: Path, number: int = 0) -> Header:
+    """The header of a file that Pillow reads, of a 16-bit PNG as if it had 8 bits; of a TIFF, of directory ``number``.
+
+    Raises UserError for animations and modes that are not read.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        if image.format not in ("MPO", "TIFF") and getattr(image, "n_frames", 1) > 1:
+            raise UserError(
+                f"{path}: an animated {image.format} ({image.n_frames} frames) is not read; "
+                "extract its frames to files of their own first"
+            )
+        if number:
+            image.seek(number)
+        _check_mode(path, image)
+        turned = image.format != "TIFF" and metadata.orientation(image) > 4  # Pillow gives a TIFF's size as seen
+        return Header(
+            path=path,
+            format="JPEG" if image.format == "MPO" else image.format,
+            size=(image.width, image.height) if turned else (image.height, image.width),
+            mode=image.mode,
+            channels=1 if image.mode in _GRAY else 3,
+            alpha=image.has_transparency_data,
+            depth="uint8",
+        )
+
+
+def read(path: Path, bits: int = 8, number: int = 0, page: ifd.Directory | None = None) -> Picture:
+    """The picture in a file that Pillow reads; of a TIFF, in its directory ``number``, which ``page`` is.
+
+    ``bits`` is how many the file has a sample, which a transparent gray value of a PNG is counted in.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        if number:
+            image.seek(number)
+        image.load()
+        mode, notes = image.mode, []
+        if page is None:
+            found, turn = metadata.from_pillow(image)
+        else:
+            found, turn = metadata.from_directory(page)[0], 1  # Pillow has turned it
+        if image.format == "MPO" and image.n_frames > 1:
+            notes.append(f"of the {image.n_frames} pictures in this file only the first is read")
+        if mode in _CONVERTED:
+            image, how = _to_rgb(image, found.icc)
+            notes.append(f"{mode} was converted to RGB{how}")
+            if mode in _OWN_PROFILE:
+                found = evolve(found, icc=None)
+        color, alpha = _separate(image, bits)
+    return Picture(
+        color=metadata.upright(color, turn),
+        alpha=None if alpha is None else metadata.upright(alpha, turn),
+        mode=mode,
+        span=(0.0, 255.0),
+        metadata=found,
+        notes=tuple(notes),
+    )
+
+
+def _check_mode(path: Path, image: Image.Image) -> None:
+    # Pillow would scale a PPM of more than 8 bits; the greatest value is the last of its decoder's arguments.
+    arguments = image.tile[0][3] if image.format == "PPM" else ()
+    deep = isinstance(arguments, tuple) and arguments and arguments[-1] > 255
+    if deep or (image.format != "PNG" and image.mode not in _GRAY | _COLOR | _CONVERTED):
+        what = "of more than 8 bits a sample" if deep else f"of mode {image.mode}"
+        raise UserError(f"{path}: a {image.format} {what} is not read; convert it to PNG or TIFF first")
+
+
+def _separate(image: Image.Image, bits: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Color (h, w, 1 or 3) and alpha (h, w) or None; ``image`` has one of the modes of gray or color."""
+    key = image.info.get("transparency")
+    palette = image.mode in ("P", "PA")
+    if key is not None and not palette:
+        return _keyed(image, key, bits)
+    gray, alpha = image.mode in _GRAY, image.has_transparency_data
+    pixels = np.array(image.convert(("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")))
+    pixels = pixels.reshape(image.height, image.width, -1)
+    color = pixels[..., :1] if gray else pixels[..., :3]
+    if palette and (color == color[..., :1]).all():
+        color = color[..., :1]
+    return color, pixels[..., -1] if alpha else None
+
+
+def _keyed(image: Image.Image, key: int | tuple[int, ...], bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of an image without alpha where one color, ``key``, stands for transparent."""
+    color = np.array(image.convert("L" if image.mode in _GRAY else "RGB"))
+    color = color.reshape(image.height, image.width, -1)
+    if image.mode == "L" and bits < 8:
+        key *= 255 // (2**bits - 1)  # Pillow has scaled the pixels, but not this
+    visible = (color != np.array(key)).any(axis=-1)
+    return color, np.where(visible, np.uint8(255), np.uint8(0))
+
+
+def _to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
+    """An image in sRGB, and in words by which way."""
+    profile = icc if image.mode in _OWN_PROFILE else None
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            return _through(image, source), " through its ICC profile"
+        except (OSError, ImageCms.PyCMSError):
+            how = " by the plain formula: its ICC profile cannot be used"
+    else:
+        how = "" if image.mode != "CMYK" else " by the plain formula: it has no ICC profile"
+    if image.mode == "LAB":
+        return _through(image, ImageCms.createProfile("LAB")), how
+    return image.convert("RGB"), how
+
+
+def _through(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")

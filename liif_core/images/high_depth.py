@@ -1,0 +1,177 @@
+"""Images of 16 bits or floats, which Pillow would cut to 8: PNG by imagecodecs, TIFF by tifffile."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+
+from liif_core.errors import UserError
+from liif_core.images import ifd, metadata
+from liif_core.images.arrays import top
+from liif_core.images.picture import Header, Picture
+
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258, 262, 277, 338, 339
+_SEGMENTS = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_PHOTOMETRIC_NAMES = {3: "palette", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 32803: "raw camera"}
+_FORMAT_NAMES = {1: "unsigned integer", 2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
+_PREMULTIPLIED, _STRAIGHT = 1, 2
+_TIFF_MODES = {  # of integers, of floats
+    (1, False): ("I;16", "F"),
+    (1, True): ("LA;16", "LA;F"),
+    (3, False): ("RGB;16", "RGB;F"),
+    (3, True): ("RGBA;16", "RGBA;F"),
+}
+_PNG_MODES = {0: "I;16", 2: "RGB;16", 4: "LA;16", 6: "RGBA;16"}
+
+
+def need(path: Path) -> None:
+    """Raises UserError where the packages that read deep images are not installed."""
+    for name in ("tifffile", "imagecodecs"):
+        _package(path, name)
+
+
+def png_mode(color_type: int) -> str:
+    """The mode of a 16-bit PNG, from the color type in its header."""
+    return _PNG_MODES[color_type]
+
+
+def read_png(path: Path, color_type: int) -> Picture:
+    """The picture in a PNG of 16 bits a sample."""
+    with Image.open(path, formats=("PNG",)) as image:
+        image.load()  # metadata may follow the pixels
+        found, turn = metadata.from_pillow(image)
+    pixels = _package(path, "imagecodecs").png_decode(path.read_bytes())
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    channels = 3 if pixels.shape[2] > 2 else 1
+    return Picture(
+        color=metadata.upright(pixels[..., :channels], turn),
+        alpha=metadata.upright(pixels[..., channels], turn) if pixels.shape[2] > channels else None,
+        mode=_PNG_MODES[color_type],
+        span=(0.0, 65535.0),
+        metadata=found,
+    )
+
+
+def is_deep(page: ifd.Directory) -> bool:
+    """Whether a TIFF page has more than 8 bits a sample, or samples that are not unsigned integers."""
+    return max(ifd.numbers(page, _BITS, [1])) > 8 or any(f not in (1, 4) for f in ifd.numbers(page, _FORMAT, [1]))
+
+
+def tiff_header(path: Path, page: ifd.Directory) -> Header:
+    """The header of a deep TIFF page. Raises UserError for what is not read, ValueError for what makes no sense."""
+    layout = {tag: ifd.numbers(page, tag, default) for tag, default in ((_BITS, [1]), (_FORMAT, [1]), (_EXTRA, []))}
+    (width,), (height,) = ifd.numbers(page, _WIDTH), ifd.numbers(page, _HEIGHT)
+    samples = ifd.numbers(page, _SAMPLES, [1])[0]
+    photometric = ifd.numbers(page, _PHOTOMETRIC, [_BLACK_IS_ZERO])[0]
+    bits, kind = layout[_BITS][0], layout[_FORMAT][0]
+    same = len(set(layout[_BITS])) == len(set(layout[_FORMAT])) == 1
+    readable = same and ((kind == 1 and bits == 16) or (kind == 3 and bits in (16, 32, 64)))
+    channels = 3 if photometric == _RGB else 1
+    if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or not readable or samples > channels + 5:
+        colors = {_RGB: "RGB", _WHITE_IS_ZERO: "gray", _BLACK_IS_ZERO: "gray"} | _PHOTOMETRIC_NAMES
+        what = f"{bits}-bit {_FORMAT_NAMES.get(kind, 'unknown')} samples" if same else "samples of different kinds"
+        raise UserError(
+            f"{path}: a TIFF of {samples} {colors.get(photometric, f'(photometric {photometric})')} {what} is not "
+            "read; above 8 bits, gray and RGB of 16-bit unsigned integers or floats are. Convert it first"
+        )
+    if not (width and height) or samples < channels:
+        raise ValueError("its TIFF tags contradict one another")
+    turned = metadata.from_directory(page)[1] > 4
+    alpha = _alpha_sample(page, channels) is not None
+    return Header(
+        path=path,
+        format="TIFF",
+        size=(width, height) if turned else (height, width),
+        mode=_TIFF_MODES[channels, alpha][kind == 3],
+        channels=channels,
+        alpha=alpha,
+        depth="uint16" if kind == 1 else "float32",
+    )
+
+
+def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
+    """The picture in a deep TIFF, from its directory ``number``, which ``page`` is."""
+    head = tiff_header(path, page)
+    _check_whole(path, page)
+    with _package(path, "tifffile").TiffFile(path) as file:
+        pixels = _samples_last(file.pages[number])
+    notes = []
+    if pixels.dtype == np.float64:
+        notes.append("64-bit floats were read as 32-bit ones")
+    pixels = pixels.astype(head.depth, copy=False)
+    color = pixels[..., : head.channels]
+    if ifd.numbers(page, _PHOTOMETRIC, [_BLACK_IS_ZERO])[0] == _WHITE_IS_ZERO:
+        color = color.dtype.type(top(head.depth)) - color
+    place = _alpha_sample(page, head.channels)
+    alpha = None if place is None else pixels[..., place]
+    if pixels.shape[2] > head.channels + (alpha is not None):
+        notes.append(f"{pixels.shape[2] - head.channels - (alpha is not None)} extra channels were left out")
+    if not all(np.isfinite(part).all() for part in (color, alpha) if part is not None):
+        raise UserError(f"{path}: some of its pixels are not finite numbers; replace them first")
+    if alpha is not None and ifd.numbers(page, _EXTRA)[place - head.channels] == _PREMULTIPLIED:
+        color = _unmultiplied(color, alpha)
+    found, turn = metadata.from_directory(page)
+    span = (0.0, top(head.depth))
+    if head.depth == "float32" and (color.min() < 0 or color.max() > 1):
+        span = (min(0.0, float(color.min())), max(1.0, float(color.max())))
+        notes.append(f"its values go beyond 0 to 1: {span[0]:g} to {span[1]:g} are taken as black to white")
+    return Picture(
+        color=metadata.upright(color, turn),
+        alpha=None if alpha is None else metadata.upright(alpha, turn),
+        mode=head.mode,
+        span=span,
+        metadata=found,
+        notes=tuple(notes),
+    )
+
+
+def _package(path: Path, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(
+            f"{path}: images of 16 bits or floats need the package {name}; install it with: "
+            "pip install 'liif-core[images]'"
+        ) from None
+
+
+def _alpha_sample(page: ifd.Directory, channels: int) -> int | None:
+    """Which of a pixel's samples is alpha: the first extra one that the file says is."""
+    for place, use in enumerate(ifd.numbers(page, _EXTRA), start=channels):
+        if use in (_PREMULTIPLIED, _STRAIGHT):
+            return place
+    return None
+
+
+def _check_whole(path: Path, page: ifd.Directory) -> None:
+    # tifffile fills what is missing with zeros.
+    length = path.stat().st_size
+    for offsets, counts in _SEGMENTS:
+        ends = [sum(pair) for pair in zip(ifd.numbers(page, offsets), ifd.numbers(page, counts))]
+        if ends and max(ends) > length:
+            raise ValueError("it ends before its pixels do")
+
+
+def _samples_last(page) -> np.ndarray:
+    """The pixels (h, w, samples) of a tifffile page."""
+    pixels = page.asarray(maxworkers=1)
+    if page.axes == "SYX":
+        pixels = np.moveaxis(pixels, 0, -1)
+    elif page.axes == "YX":
+        pixels = pixels[..., None]
+    elif page.axes != "YXS":
+        raise ValueError(f"its axes are {page.axes}")
+    return pixels
+
+
+def _unmultiplied(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Straight color of premultiplied; black where alpha is 0."""
+    whole = top(color.dtype.name)
+    share = np.where(alpha > 0, alpha, whole)[..., None].astype(np.float32)
+    straight = color.astype(np.float32) * (np.float32(whole) / share)
+    if color.dtype == np.float32:
+        return straight
+    return np.floor(np.minimum(straight, whole) + 0.5).astype(color.dtype)

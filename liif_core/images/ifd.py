@@ -1,0 +1,160 @@
+"""Directories of TIFF tags, raw: how TIFF files and EXIF blocks keep what is not pixels.
+
+Values are copied, never interpreted, so that what is carried over stays what it was. Source: TIFF 6.0 (Adobe, 1992),
+section 2, and the BigTIFF layout of the same structure with 64-bit counts and offsets.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import BinaryIO, Union
+
+import numpy as np
+from attrs import frozen
+
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
+EXIF, GPS = 0x8769, 0x8825  # tags whose value is a further directory
+
+# field type: (numpy type, how many of it make one value)
+_TYPES = {
+    1: ("u1", 1),
+    2: ("u1", 1),
+    3: ("u2", 1),
+    4: ("u4", 1),
+    5: ("u4", 2),
+    6: ("i1", 1),
+    7: ("u1", 1),
+    8: ("i2", 1),
+    9: ("i4", 1),
+    10: ("i4", 2),
+    11: ("f4", 1),
+    12: ("f8", 1),
+    13: ("u4", 1),
+    16: ("u8", 1),
+    17: ("i8", 1),
+    18: ("u8", 1),
+}
+_MOST_PAGES = 10_000
+
+
+@frozen(eq=False)
+class Entry:
+    """A tag's value: its field type, and the numbers as a flat little-endian array (two to a rational)."""
+
+    type: int
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, type: int, values: Iterable[int] | bytes) -> "Entry":
+        """From numbers, or from bytes for the types made of bytes."""
+        kind = "<" + _TYPES[type][0]
+        return cls(type, np.frombuffer(values, kind) if isinstance(values, bytes) else np.array(list(values), kind))
+
+
+Directory = dict[int, Union[Entry, "Directory"]]
+
+
+def numbers(directory: Directory, tag: int, default: Iterable[float] = ()) -> list:
+    """A tag's numbers as plain Python ones, or ``default`` where the tag is absent or is a directory."""
+    entry = directory.get(tag)
+    return entry.values.tolist() if isinstance(entry, Entry) else list(default)
+
+
+def raw(directory: Directory, tag: int) -> bytes | None:
+    """A tag's bytes, or None where the tag is absent or is a directory."""
+    entry = directory.get(tag)
+    return entry.values.tobytes() if isinstance(entry, Entry) else None
+
+
+def read_directories(stream: BinaryIO) -> list[Directory]:
+    """The chain of directories of a TIFF file or EXIF block, EXIF and GPS directories read into their tags.
+
+    A tag that cannot be read is left out. Raises ValueError where the chain itself is broken.
+    """
+    reader = _Reader(stream)
+    pages, seen, offset = [], set(), reader.first
+    while offset and len(pages) < _MOST_PAGES:
+        if offset in seen:
+            raise ValueError("the chain of TIFF directories bites its own tail")
+        seen.add(offset)
+        directory, offset = reader.directory(offset)
+        for tag in (EXIF, GPS):
+            if tag in directory:
+                try:
+                    directory[tag], _ = reader.directory(numbers(directory, tag)[0])
+                except (ValueError, IndexError):
+                    del directory[tag]
+        pages.append(directory)
+    if not pages:
+        raise ValueError("there is no TIFF directory")
+    return pages
+
+
+class _Reader:
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+        stream.seek(0)
+        head = stream.read(16)
+        self.order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+        self.big = head[2:4] in (b"\x2b\0", b"\0\x2b")
+        if not self.order or len(head) < (16 if self.big else 8):
+            raise ValueError("not a TIFF structure")
+        self.first = self.unpack("Q", head[8:16]) if self.big else self.unpack("I", head[4:8])
+        self.length = stream.seek(0, 2)
+
+    def unpack(self, layout: str, data: bytes) -> int:
+        return struct.unpack(self.order + layout, data)[0]
+
+    def at(self, offset: int, count: int) -> bytes:
+        if offset + count > self.length:
+            raise ValueError("the TIFF structure is cut off")
+        self.stream.seek(offset)
+        return self.stream.read(count)
+
+    def directory(self, offset: int) -> tuple[Directory, int]:
+        """The directory at ``offset``, and the offset of the next one (0: none)."""
+        count_size, entry_size, pointer = (8, 20, "Q") if self.big else (2, 12, "I")
+        count = self.unpack("Q" if self.big else "H", self.at(offset, count_size))
+        table = self.at(offset + count_size, count * entry_size)
+        directory: Directory = {}
+        for start in range(0, len(table), entry_size):
+            tag, kind, many = struct.unpack_from(f"{self.order}HH{pointer}", table, start)
+            inline = table[start + 4 + struct.calcsize(pointer) : start + entry_size]
+            if kind in _TYPES:
+                name, per = _TYPES[kind]
+                need = many * per * int(name[1])
+                try:
+                    data = inline[:need] if need <= len(inline) else self.at(self.unpack(pointer, inline), need)
+                except ValueError:
+                    continue
+                values = np.frombuffer(data, self.order + name).astype("<" + name)
+                directory.setdefault(tag, Entry(kind, values))
+        return directory, self.unpack(pointer, self.at(offset + count_size + len(table), struct.calcsize(pointer)))
+
+
+def directory_bytes(directory: Directory, offset: int, big: bool = False) -> bytes:
+    """A directory as it stands at position ``offset`` of a little-endian file, its values after it; the last of a
+    chain. ``offset`` must be even."""
+    width, pointer, count = (8, "<Q", "<Q") if big else (4, "<I", "<H")
+    table = bytearray(struct.pack(count, len(directory)))
+    after = bytearray()
+    end = offset + len(table) + len(directory) * (12 if not big else 20) + width
+    for tag, entry in sorted(directory.items()):
+        place = end + len(after)
+        if isinstance(entry, dict):
+            after += directory_bytes(entry, place, big)
+            entry = Entry.of(LONG8 if big else LONG, [place])
+        data = entry.values.tobytes()
+        many = len(entry.values) // _TYPES[entry.type][1]
+        table += struct.pack("<HH", tag, entry.type) + struct.pack(pointer, many)
+        if len(data) <= width:
+            table += data.ljust(width, b"\0")
+        else:
+            table += struct.pack(pointer, place)
+            after += data
+        after += b"\0" * (len(after) % 2)
+    return bytes(table) + bytes(width) + bytes(after)
+
+
+def block(directory: Directory) -> bytes:
+    """A directory as a little-endian TIFF structure of its own: an EXIF block without its prefix."""
+    return b"II*\0" + struct.pack("<I", 8) + directory_bytes(directory, 8)

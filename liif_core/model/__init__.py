@@ -1,0 +1,1 @@
+"""Continuous image models: contracts, composition, geometry and tiled rendering."""

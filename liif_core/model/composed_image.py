@@ -1,0 +1,192 @@
+"""The continuous image that a composed model makes: codes, prepared maps, and how queries are decoded."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from liif_core.model.continuous import QUERY_CHUNK, ContinuousImage, RunningMean, Statistics, TilePlacement
+from liif_core.model.frame import Frame
+from liif_core.model.interpolation import pixels_around
+from liif_core.model.protocols import GlobalDecoder, Known, LatentField, Maps, Query, Sites, as_rows, blend, gather
+from liif_core.shapes import Float, Int
+from liif_core.sizes import Size
+
+if TYPE_CHECKING:
+    from liif_core.model.composed import ComposedModel
+
+CACHE = 2 << 20  # bytes gathered for the queries decoded at once on a CPU: about what its caches hold (see benchmarks/)
+
+_Decodable = tuple[Sites, dict[str, Tensor]]  # queries: the codes that they read, and their conditions
+
+
+class ComposedImage(ContinuousImage):
+    """What ``ComposedModel.encode`` returns. Holds the codes, and the maps that the decoder prepared of them."""
+
+    def __init__(self, model: "ComposedModel", tile: TilePlacement, field: LatentField, frame: Frame):
+        self.model = model
+        self.tile = tile
+        self.field = field
+        self.frame = frame
+        self.size = tile.size
+        self.channels = model.channels
+        self.device = field.image.device
+        self.num_statistics = model.num_statistics
+        self._prepared: tuple[Any, Maps] | None = None
+
+    def query(self, where: Query | Tensor, cell: Tensor | None = None, statistics: Statistics = ()) -> Tensor:
+        query = self._as_query(where, cell)
+        maps, parts = self._decodable(query)
+        decoder = self.model.decoder
+        if isinstance(decoder, GlobalDecoder) and decoder.num_statistics:
+            known = self._known(statistics)
+            while len(parts) > 1 and len(known) < decoder.num_statistics:
+                known = decoder.with_statistic(known, self._mean(maps, parts, known))
+            colors = [decoder.decode(maps, sites, conditions, known) for sites, conditions in parts]
+        else:
+            colors = [decoder.decode(maps, sites, conditions) for sites, conditions in parts]
+        result = (colors[0] if len(parts) == 1 else torch.cat(colors, dim=1).unflatten(1, query.shape)).float()
+        if self.model.residual != "none":
+            result = result + self._residual(query)
+        return result * 0.5 + 0.5
+
+    def partial_statistic(self, query: Query, statistics: Statistics) -> Tensor:
+        maps, parts = self._decodable(query)
+        return self._mean(maps, parts, self._known(statistics))
+
+    def held_bytes(self) -> int:
+        prepared = self._prepared[1].values() if self._prepared else ()
+        return sum(tensor.nbytes for tensor in (self.field.image, self.field.features, *prepared))
+
+    def maps(self, cell: Float[Tensor, "b *q 2"]) -> Maps:
+        """What the decoder prepares: once per image, or once per image and cell if it is scale dependent.
+
+        Raises ValueError if it is scale dependent and an image has several cells.
+        """
+        scale_dependent = self.model.decoder.scale_dependent
+        cell = _one_cell(cell) if scale_dependent else cell
+        key = tuple(cell.flatten().tolist()) if scale_dependent else None
+        if self._prepared is None or self._prepared[0] != key:
+            conditions = self._image_conditions(cell) if scale_dependent else {}
+            self._prepared = key, self.model.decoder.prepare(self.field, conditions)
+        return self._prepared[1]
+
+    def _known(self, statistics: Statistics) -> Known:
+        known: Known = ()
+        for statistic in statistics:
+            known = self.model.decoder.with_statistic(known, statistic)
+        return known
+
+    def _mean(self, maps: Maps, parts: list[_Decodable], known: Known) -> Tensor:
+        """The next statistic of the queries in ``parts``."""
+        mean = RunningMean()
+        for sites, conditions in parts:
+            partial = self.model.decoder.partial_statistic(maps, sites, conditions, known)
+            mean.add(partial, math.prod(sites.index.shape[2:]))
+        return mean.value()
+
+    def _decodable(self, query: Query) -> tuple[Maps, list[_Decodable]]:
+        """What the decoder is given for a query: on a CPU in parts that its caches hold, where queries allow it."""
+        model = self.model
+        if self.frame.size != self.size:
+            query = _in_frame(query, self.size, self.frame.size)
+        sites = model.sampling(query, self.frame.grid)
+        conditions = self._conditions(query, sites)
+        if self.field.grid != self.frame.grid:  # a tile
+            index = _own_index(sites.index, self.frame.grid[1], self.field.grid[1], self.frame.top, self.frame.left)
+            sites = evolve(sites, index=index)
+        maps = self.maps(query.cell)
+        count = self._decoded_at_once(maps)
+        whole = self.device.type != "cpu" or self.num_statistics is None or torch.is_grad_enabled()
+        if whole or math.prod(query.shape) <= count:
+            return maps, [(sites, conditions)]
+        return maps, list(_split(sites, conditions, query.shape, count))
+
+    def _decoded_at_once(self, maps: Maps) -> int:
+        """How many queries to decode at once on a CPU."""
+        gathered = sum(values.shape[-1] for values in maps.values())
+        return max(128, CACHE // (4 * gathered * self.model.sampling.neighbours)) if gathered else QUERY_CHUNK
+
+    def _conditions(self, query: Query, sites: Sites) -> dict[str, Tensor]:
+        model, grid = self.model, self.frame.grid
+        return {name: module(query, sites, grid) for name, module in zip(model.condition_names, model.conditioning)}
+
+    def _image_conditions(self, cell: Float[Tensor, "b 2"]) -> "_ImageConditions":
+        """The conditions of scope "image", which are those of any one query with this cell."""
+        center = Query.points(cell.new_zeros(len(cell), 1, 2), cell.unsqueeze(1))
+        sites = self.model.sampling(center, self.frame.grid)
+        model = self.model
+        return _ImageConditions(
+            {
+                name: module(center, sites, self.frame.grid)[0, :, 0]
+                for name, module in zip(model.condition_names, model.conditioning)
+                if module.scope == "image"
+            }
+        )
+
+    def _as_query(self, where: Query | Tensor, cell: Tensor | None) -> Query:
+        if isinstance(where, Query):
+            return where
+        if cell is None:
+            raise ValueError("cell: needed with coordinates: the height and width of the queried pixels")
+        batch = len(self.field.image)
+        if where.ndim < 3 or where.shape[0] not in (1, batch) or where.shape[-1] != 2:
+            raise ValueError(f"coord: expected ({batch}, N, 2), got {tuple(where.shape)}")
+        return Query.points(where.to(self.device), cell.to(self.device))
+
+    def _residual(self, query: Query) -> Tensor:
+        image, (index, weight) = self.field.image, pixels_around(query, self.size, self.model.residual)
+        if (image.shape[-2], image.shape[-1]) != self.size:  # a tile
+            index = _own_index(index, self.size[1], image.shape[-1], self.tile.top, self.tile.left)
+        return blend(gather(as_rows(image), index), weight)
+
+
+class _ImageConditions(dict[str, Tensor]):
+    """Conditions by name, for ``Decoder.prepare``."""
+
+    def __missing__(self, name: str) -> Tensor:
+        known = ", ".join(map(repr, self)) or "none"
+        raise ValueError(f"'prepare' needs the condition {name!r} with scope 'image'; of that scope here: {known}")
+
+
+def _in_frame(query: Query, size: Size, frame: Size) -> Query:
+    """A query in coordinates of an image of ``size``, in those of that image padded to ``frame``."""
+    ratio = [side / padded for side, padded in zip(size, frame)]
+    y, x = ((place + 1) * share - 1 for place, share in zip(query.places, ratio))
+    cell = query.cell * query.cell.new_tensor(ratio)
+    if query.axes is not None:
+        return Query.grid(y.flatten(), x.flatten(), cell.flatten())
+    return Query.points(torch.stack([y, x], dim=-1), cell)
+
+
+def _own_index(index: Int[Tensor, "*any"], width: int, own: int, top: int, left: int) -> Int[Tensor, "*any"]:
+    """Indices in a grid of ``width``, as indices in a part of it that is ``own`` wide and begins at (top, left)."""
+    skipped = top * own + left
+    return index - (index // width * (width - own) + skipped if own != width else skipped)
+
+
+def _one_cell(cell: Float[Tensor, "b *q 2"]) -> Float[Tensor, "b 2"]:
+    """The cell of each image. Raises ValueError where an image has several."""
+    cells = cell.reshape(len(cell), -1, 2)
+    if (cells != cells[:, :1]).any():
+        raise ValueError("cell: this decoder prepares an image for one cell at a time; query one cell per call")
+    return cells[:, 0]
+
+
+def _split(sites: Sites, conditions: Mapping[str, Tensor], shape: tuple[int, ...], count: int) -> Iterator[_Decodable]:
+    """Queries of ``shape``, flattened, ``count`` at a time."""
+    sites = Sites(_flat(sites.index, shape), _flat(sites.offset, shape), _flat(sites.weight, shape))
+    conditions = {name: _flat(values, shape) for name, values in conditions.items()}
+    for first in range(0, math.prod(shape), count):
+        part = slice(first, first + count)
+        own = Sites(sites.index[:, :, part], sites.offset[:, :, part], sites.weight[:, :, part])
+        yield own, {name: values[:, :, part] for name, values in conditions.items()}
+
+
+def _flat(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(K, B or 1, *Q, ...), or broadcastable to it, as (K, B or 1, N, ...) for N = prod(Q)."""
+    rest = values.shape[2 + len(shape) :]
+    return values.expand(*values.shape[:2], *shape, *rest).reshape(*values.shape[:2], -1, *rest)

@@ -1,0 +1,182 @@
+"""Continuous models and images: encode once, then query colors at any position.
+
+Trainer, evaluator, renderer and exporter use ``ContinuousModel.encode`` and ``ContinuousImage.query`` only.
+``num_statistics`` says how the colors of an image depend on each other: where it is a number above 0, through so many
+means over all queries, which ``ContinuousImage.partial_statistic`` computes chunk by chunk.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from liif_core.model.geometry import chunks_of, grid_over_image, region_axes
+from liif_core.model.protocols import Query
+from liif_core.shapes import Float
+from liif_core.sizes import Region, Size
+
+Statistics = tuple[Tensor, ...]  # means over all queries of an image, (B, ...) each, in the order they depend on
+
+QUERY_CHUNK = 1 << 15  # queries handled at once on a CPU: what is not decoding is done for all of them together
+DEVICE_QUERY_CHUNK = 1 << 18  # queries handled at once elsewhere
+
+
+class RunningMean:
+    """The mean over a set that comes in parts, summed in double precision."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, mean: Tensor, count: int) -> None:
+        """Add a part: its own mean, and how many elements it has."""
+        total = mean.double().cpu() * count  # on the CPU: not every device has doubles
+        self._sum = total if self._sum is None else self._sum + total
+        self._count += count
+        self._like = mean
+
+    def value(self) -> Tensor:
+        """The mean of all parts, on their device and of their type."""
+        assert self._sum is not None, "no part was added"
+        return (self._sum / self._count).to(self._like)
+
+
+@frozen
+class TilePlacement:
+    """Where a tile, encoded by itself, lies in the image that it was cut from."""
+
+    size: Size  # (h, w) of the whole image
+    top: int
+    left: int
+
+
+class ContinuousImage(ABC):
+    """A batch of images as a function of position. Made by ``ContinuousModel.encode``."""
+
+    size: Size  # (h, w) of the encoded image; of a tile, the size of the whole image
+    channels: int
+    device: torch.device
+    num_statistics: int | None = 0  # as the model's
+    _of_whole: tuple[object, Statistics] | None = None  # statistics of a whole grid, kept for its next region
+
+    @abstractmethod
+    def query(self, where: Query | Tensor, cell: Tensor | None = None, statistics: Statistics = ()) -> Tensor:
+        """Colors (B, *Q, channels), float32, in [0, 1] space, not clamped.
+
+        ``where`` is a Query, or coordinates (B, N, 2) (y, x) in [-1, 1] with ``cell`` broadcastable to them: the
+        height and width of the queried pixels, in the same units. Positions outside [-1, 1] take the nearest border
+        codes. Unless ``num_statistics`` is 0, colors depend on all queries: these are the whole set, or ``statistics``
+        are those of the whole set.
+
+        Raises ValueError for shapes that do not fit, and for several cells where the model accepts one per image.
+        """
+
+    def partial_statistic(self, query: Query, statistics: Statistics) -> Float[Tensor, "B *any"]:
+        """Statistic number ``len(statistics)``, which may depend on those before it: its mean over a query."""
+        raise NotImplementedError(f"{type(self).__name__} declares statistics and does not compute them")
+
+    def held_bytes(self) -> int:
+        """The memory that codes and prepared maps take, in bytes; 0 if unknown."""
+        return 0
+
+    def render(self, size: Size, region: Region | None = None, clamp: bool = False) -> Float[Tensor, "B channels H W"]:
+        """The image at any ``size`` = (H, W), float32, in [0, 1] space.
+
+        ``region`` (top, left, bottom, right), in pixels of the encoded image, fractions allowed, renders that part. It
+        shows what the whole image shows there, also where colors depend on all queries; the statistics of the whole
+        image are then computed first, once for all regions of the same scale. Values may leave [0, 1] slightly unless
+        ``clamp``. The result does not depend on the size of query chunks.
+
+        Raises ValueError for an empty size or region.
+        """
+        if min(size) < 1:
+            raise ValueError(f"size: expected at least 1 x 1, got {size}")
+        rows, columns, cell = region_axes(size, self.size, region)
+        statistics: Statistics = ()
+        if region is not None and self.num_statistics:
+            statistics = self._whole_statistics(size, region, cell)
+        colors = self.render_grid(rows, columns, cell, statistics=statistics)
+        return colors.clamp_(0, 1) if clamp else colors
+
+    def render_grid(
+        self,
+        rows: Float[Tensor, " H"],
+        columns: Float[Tensor, " W"],
+        cell: Float[Tensor, " 2"],
+        chunk_size: int | None = None,
+        statistics: Statistics = (),
+    ) -> Float[Tensor, "B channels H W"]:
+        """Colors of a pixel grid.
+
+        ``chunk_size`` is the number of queries handled at once; where ``num_statistics`` is None, all are. Unless
+        ``num_statistics`` is 0, this grid is the whole set of queries, or ``statistics`` are those of the whole set.
+        """
+        size, output = (len(rows), len(columns)), None
+        queries = list(self._chunks(rows, columns, cell, chunk_size))
+        if self.num_statistics and len(queries) > 1 and not statistics:
+            statistics = self.grid_statistics(rows, columns, cell, chunk_size)
+        for down, across, query in queries:
+            colors = (self.query(query, statistics=statistics) if statistics else self.query(query)).permute(0, 3, 1, 2)
+            if output is None:
+                output = colors.new_empty(*colors.shape[:2], *size)
+            output[:, :, down, across] = colors
+        assert output is not None
+        return output
+
+    def grid_statistic(
+        self, rows: Tensor, columns: Tensor, cell: Tensor, statistics: Statistics, chunk_size: int | None = None
+    ) -> Tensor:
+        """``partial_statistic`` of a pixel grid, computed in chunks."""
+        mean = RunningMean()
+        for _, _, query in self._chunks(rows, columns, cell, chunk_size):
+            mean.add(self.partial_statistic(query, statistics), query.shape[0] * query.shape[1])
+        return mean.value()
+
+    def grid_statistics(self, rows: Tensor, columns: Tensor, cell: Tensor, chunk_size: int | None = None) -> Statistics:
+        """All ``num_statistics`` statistics of a pixel grid: what ``render_grid`` needs to render parts of it."""
+        statistics: Statistics = ()
+        for _ in range(self.num_statistics or 0):
+            statistics += (self.grid_statistic(rows, columns, cell, statistics, chunk_size),)
+        return statistics
+
+    def _chunks(
+        self, rows: Tensor, columns: Tensor, cell: Tensor, chunk_size: int | None
+    ) -> Iterator[tuple[slice, slice, Query]]:
+        rows, columns, cell = (t.to(self.device) for t in (rows, columns, cell))
+        size = len(rows), len(columns)
+        limit = chunk_size or (QUERY_CHUNK if self.device.type == "cpu" else DEVICE_QUERY_CHUNK)
+        for down, across in chunks_of(size, size[0] * size[1] if self.num_statistics is None else limit):
+            yield down, across, Query.grid(rows[down], columns[across], cell)
+
+    def _whole_statistics(self, size: Size, region: Region, cell: Tensor) -> Statistics:
+        """The statistics of the grid over the whole image that a region of ``size`` pixels is cut from."""
+        whole = grid_over_image(size, self.size, region)
+        key = (whole, *cell.tolist())
+        if self._of_whole is None or self._of_whole[0] != key:
+            rows, columns, _ = region_axes(whole, self.size, None)
+            self._of_whole = key, self.grid_statistics(rows, columns, cell)
+        return self._of_whole[1]
+
+
+class ContinuousModel(nn.Module, ABC):
+    """Turns images into continuous images."""
+
+    channels: int  # of the images that it takes and returns
+    multiple_of: int = 1  # a tile's top and left must be multiples of this
+    halo: int | None = None  # pixels around a position that its color depends on; None: the whole image
+    num_statistics: int | None = 0  # means over all queries that colors depend on; None: query everything in one call
+    trained_scale: tuple[float, float] | None = None  # the range of scales it was trained on, where that is known
+
+    @abstractmethod
+    def encode(self, image: Float[Tensor, "B channels h w"], placement: TilePlacement | None = None) -> ContinuousImage:
+        """``image`` in [0, 1], of any size from 1 x 1. Raises ValueError for another shape.
+
+        With ``placement``, ``image`` is a tile of a larger image. The result uses the coordinates of the larger image,
+        and equals the larger image's own result at positions at least ``halo`` pixels from each cut.
+        """
+
+    def forward(self, image: Tensor, coord: Tensor, cell: Tensor) -> Float[Tensor, "B N channels"]:
+        """``encode`` and ``query`` in one call, as training uses it."""
+        return self.encode(image).query(coord, cell)

@@ -1,0 +1,46 @@
+"""Which device, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from liif_core.errors import UserError
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` takes CUDA, else MPS, else the CPU. Raises UserError for a device that is not here."""
+    if name == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[device.type]
+    if here and device.type == "cuda":
+        here = (device.index or 0) < torch.cuda.device_count()
+    if not here:
+        raise UserError(f"device: {name!r} is not on this machine; use auto or cpu")
+    return device
+
+
+def precision_problems(name: str) -> list[str]:
+    """What is wrong with a --precision, as lines for the user: nothing, or one."""
+    known = ("float32", *_DTYPES)
+    return [] if name in known else [f"--precision {name}: expected {', '.join(known[:-1])} or {known[-1]}"]
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context for matrix products in ``precision``. Raises UserError for half precision on a CPU."""
+    if precision == "float32":
+        if device.type == "cuda":  # torch's default lets convolutions round to TF32
+            torch.backends.cudnn.allow_tf32 = False
+        return nullcontext()
+    if device.type == "cpu":
+        raise UserError(f"precision: {precision!r} needs a GPU; on the CPU use precision = 'float32'")
+    return torch.autocast(device.type, _DTYPES[precision])

@@ -1,0 +1,237 @@
+"""The contracts (version 3): what encoder, features, sampling, conditioning and decoder promise each other.
+
+Symbols in shapes: ``B`` images; ``K`` neighbours; ``C`` channels; ``h w`` the grid of latent codes; ``Q`` the shape of
+a query: (N,) for scattered points, (H, W) for a part of a pixel grid. Where ``B`` may also be 1, the axis is ``b``:
+all images then share the values.
+
+Coordinates are (y, x) in [-1, 1]; -1 and 1 are the outer edges of the image. Coordinates, cells, offsets and weights
+are float32, under autocast too. Offsets and cells that decoders see are in feature-cell units: multiplied by (h, w), so
+that the side of one feature cell is 2.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from torch import Tensor
+
+from liif_core.shapes import Float, Int
+from liif_core.sizes import Size
+
+
+@frozen(eq=False)
+class Query:
+    """The positions at which colors are wanted. Make one with ``points`` or ``grid``."""
+
+    cell: Float[Tensor, "b *q 2"]  # height and width of each queried pixel; axes of Q may be 1
+    _coord: Tensor | None
+    axes: tuple[Tensor, Tensor] | None  # rows (H,) and columns (W,) of a pixel grid
+
+    @classmethod
+    def points(cls, coord: Float[Tensor, "b *Q 2"], cell: Float[Tensor, "..."]) -> "Query":
+        """Scattered points: ``coord`` (B, N, 2), or a grid (B, H, W, 2); ``cell`` broadcastable to it from the right.
+
+        Raises ValueError for shapes that do not fit.
+        """
+        if coord.ndim < 3 or coord.shape[-1] != 2:
+            raise ValueError(f"coord: expected (B, N, 2), got {tuple(coord.shape)}")
+        fits = 0 < cell.ndim <= coord.ndim
+        if not fits or any(have not in (1, want) for have, want in zip(cell.shape[::-1], coord.shape[::-1])):
+            raise ValueError(f"cell: expected a shape that broadcasts to {tuple(coord.shape)}, got {tuple(cell.shape)}")
+        cell = cell.float().reshape(*[1] * (coord.ndim - cell.ndim), *cell.shape)
+        return cls(cell=cell.expand(*cell.shape[:-1], 2), coord=coord.float(), axes=None)
+
+    @classmethod
+    def grid(cls, rows: Float[Tensor, " H"], columns: Float[Tensor, " W"], cell: Float[Tensor, " 2"]) -> "Query":
+        """A pixel grid, or a part of one: ``rows`` (H,), ``columns`` (W,), one ``cell`` (2,); the same for every image."""
+        return cls(cell=cell.float().reshape(1, 1, 1, 2), coord=None, axes=(rows.float(), columns.float()))
+
+    @property
+    def coord(self) -> Float[Tensor, "b *Q 2"]:
+        """Coordinates (y, x)."""
+        if self._coord is not None:
+            return self._coord
+        assert self.axes is not None
+        return torch.stack(torch.meshgrid(*self.axes, indexing="ij"), dim=-1).unsqueeze(0)
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """y and x apart, broadcastable to (B or 1, *Q): for a grid (1, H, 1) and (1, 1, W), else (B, *Q) both.
+
+        What is computed per row and per column costs H + W instead of H * W.
+        """
+        if self._coord is not None:
+            y, x = self._coord.unbind(-1)
+            return y, x
+        assert self.axes is not None
+        return self.axes[0].view(1, -1, 1), self.axes[1].view(1, 1, -1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Q: (N,) or (H, W)."""
+        if self._coord is not None:
+            return tuple(self._coord.shape[1:-1])
+        assert self.axes is not None
+        return len(self.axes[0]), len(self.axes[1])
+
+
+@frozen(eq=False)
+class Sites:
+    """The latent codes that a query reads."""
+
+    index: Int[Tensor, "K b *Q"]  # row * w + column in the grid of codes
+    offset: Float[Tensor, "K b *Q 2"]  # query minus code, feature-cell units
+    weight: Float[Tensor, "K b *Q"]  # sums to 1 over K
+
+
+class LatentField(ABC):
+    """The latent codes of an image, in the form that a decoder asks for."""
+
+    features: Float[Tensor, "B C h w"]  # the encoder's output
+    channels: int  # of one code, as ``dense`` returns it
+    image: Float[Tensor, "B c y x"]  # the normalized LR image in [-1, 1]; set by the framework before ``prepare``
+
+    @property
+    def grid(self) -> Size:
+        """(h, w): how many codes there are. It differs from the image's size where the encoder changes resolution."""
+        return self.features.shape[-2], self.features.shape[-1]
+
+    @abstractmethod
+    def dense(self) -> Float[Tensor, "B channels h w"]:
+        """Every code written out."""
+
+    def linear(self, weight: Float[Tensor, "D channels"], bias: Float[Tensor, " D"] | None = None) -> Tensor:
+        """A linear layer applied to every code: (B, D, h, w).
+
+        Fields whose codes overlap override this, so that ``dense`` need not be computed.
+        """
+        return F.conv2d(self.dense(), weight[:, :, None, None], bias)
+
+
+Maps = Mapping[str, Tensor]  # what a decoder prepared: tensors (B, ..., width); only that decoder reads them
+Known = tuple[Tensor, ...]  # what a decoder keeps of the completed statistics, one tensor for each
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A module: image (B, c, h, w) in [-1, 1] -> features (B, out_channels, h, w).
+
+    Another resolution is allowed if ``multiple_of`` times it is whole: (B, out_channels, h / 2, w / 2) with
+    ``multiple_of = 2``, for instance, or (B, out_channels, 2 h, 2 w).
+    """
+
+    out_channels: int
+    multiple_of: int  # sides that it needs; the framework pads the image by mirroring
+    receptive_radius: int | None  # input pixels, in each direction, that one code can see; None: the whole image
+
+
+@runtime_checkable
+class Features(Protocol):
+    """A module: features (B, C, h, w) -> LatentField."""
+
+    channels: int  # of the LatentField
+    radius: int  # neighboring codes, in each direction, that one code of the field is made from
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """A module: (query, grid = (h, w)) -> Sites."""
+
+    neighbours: int  # K
+    reach: int  # codes away from the nearest one, in each direction, that a query may read
+
+
+@runtime_checkable
+class Conditioning(Protocol):
+    """A module: (query, sites, grid) -> (K, B or 1, *Q, channels), or broadcastable to it, float32.
+
+    ``scope`` declares what the result depends on. "query": anything. "image": the query's cell alone, so that there is
+    one value for all queries of an image that share a cell; the result is then broadcastable over K and Q where the
+    cell is. Conditions of scope "image" are given to ``Decoder.prepare`` if the decoder is ``scale_dependent``.
+    """
+
+    channels: int
+    scope: Literal["query", "image"]
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A module: latent codes and conditions -> colors. It blends the K neighbours itself.
+
+    ``num_statistics`` declares how the queries of an image depend on each other. 0: a color depends on its own query
+    only. A number: through so many means over all queries; the decoder is then a ``GlobalDecoder``. None: in some other
+    way, so that all queries must be decoded in one call.
+    """
+
+    needs: frozenset[str]  # names of the conditions that it requires
+    num_statistics: int | None
+    scale_dependent: (
+        bool  # True: ``prepare`` uses the image conditions, and an image is queried with one cell at a time
+    )
+    radius: int | None  # codes, in each direction, that ``prepare`` looks at around each; None: the whole image
+
+    def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
+        """Everything that is computed per code, not per query; called once per image (and cell, if scale dependent).
+
+        ``image_conditions``: the conditions of scope "image", by name, each (B or 1, channels); empty unless
+        ``scale_dependent``.
+        """
+        ...
+
+    def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
+        """(B, *Q, out_channels), in [-1, 1] space."""
+        ...
+
+
+@runtime_checkable
+class GlobalDecoder(Decoder, Protocol):
+    """A decoder whose colors depend on all queries of an image, through ``num_statistics`` means over them.
+
+    Any number of queries can then be decoded in chunks, exactly: the framework goes over all chunks once for each
+    statistic, and once more for the colors.
+    """
+
+    num_statistics: int
+
+    def partial_statistic(
+        self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known
+    ) -> Float[Tensor, "B *any"]:
+        """Statistic number ``len(known)``: its mean over these queries alone."""
+        ...
+
+    def with_statistic(self, known: Known, statistic: Float[Tensor, "B *any"]) -> Known:
+        """``known`` and one more tensor: what is computed once of a completed statistic, the mean over all queries."""
+        ...
+
+    def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known = ()) -> Tensor:
+        """(B, *Q, out_channels). Statistics that are not known are computed from the given queries."""
+        ...
+
+
+def as_rows(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B codes D"]:
+    """(B, D, h, w) -> (B, h * w, D), the layout that ``gather`` reads; free where the map is channels-last."""
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, maps.shape[1])
+
+
+def gather(rows: Float[Tensor, "B codes D"], index: Int[Tensor, "K b *Q"]) -> Float[Tensor, "K B *Q D"]:
+    """The rows of ``as_rows`` at the given indices."""
+    batch, codes, width = rows.shape
+    index = index.expand(index.shape[0], batch, *index.shape[2:])
+    if batch > 1:
+        first = torch.arange(0, batch * codes, codes, device=index.device)
+        index = index + first.view(1, batch, *[1] * (index.ndim - 2))
+    return rows.reshape(-1, width).index_select(0, index.reshape(-1)).reshape(*index.shape, width)
+
+
+def blend(values: Float[Tensor, "K B *Q D"], weight: Float[Tensor, "K b *Q"]) -> Float[Tensor, "B *Q D"]:
+    """The weighted sum over the K neighbours."""
+    if len(values) == 1:
+        return values[0]  # a single weight is 1
+    weight = weight.unsqueeze(-1).to(values.dtype)
+    result = values[0] * weight[0]
+    for value, its in zip(values[1:], weight[1:]):  # one by one: no second tensor as large as all of them
+        result = torch.addcmul(result, value, its)
+    return result

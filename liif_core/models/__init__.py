@@ -1,0 +1,1 @@
+"""Trained models: by path, or by the name that a model pack gives them."""

@@ -1,0 +1,64 @@
+"""Building blocks that plugins share: fused linear layers, Fourier features, checks of conditions."""
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["expect_conditions", "fourier_features", "fused_linear", "phases", "y_then_x"]
+
+_FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_AFTER = {"none": lambda x: x, "relu": torch.relu_, "gelu": F.gelu}
+
+
+def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Literal["none", "relu", "gelu"]) -> Tensor:
+    """A linear layer and an activation: x (..., in) -> (..., out), with ``weight`` (out, in) and ``bias`` (out,).
+
+    On a CPU without autograd both run in one kernel of oneDNN, which saves two passes over the values.
+    """
+    fused = _FUSED and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and weight.is_contiguous()
+    if fused and not torch.is_grad_enabled():
+        flat = x.reshape(-1, x.shape[-1])
+        return torch.ops.mkldnn._linear_pointwise(flat, weight, bias, then, [], "none").view(*x.shape[:-1], -1)
+    return _AFTER[then](F.linear(x, weight, bias))
+
+
+def expect_conditions(given: Mapping[str, int], **expected: int) -> None:
+    """Check the conditions that a decoder is built with, name -> width, against those that its formula uses.
+
+    Raises ValueError naming each difference.
+    """
+    wrong = [f"{name!r} is {given[name]} wide" for name, width in expected.items() if given.get(name, width) != width]
+    wrong += [f"{name!r} would have no effect" for name in given if name not in expected]
+    if wrong:
+        wanted = ", ".join(f"{name!r} of width {width}" for name, width in expected.items())
+        raise ValueError(f"conditions: expected {wanted}; {', '.join(wrong)}")
+
+
+def y_then_x(pairs: Tensor, dim: int = 0) -> Tensor:
+    """Reorder frequencies stored in pairs (y, x) along an axis: all of y, then all of x.
+
+    Both halves are then contiguous in memory, which is twice as fast to compute with.
+    """
+    return torch.cat(pairs.unflatten(dim, (-1, 2)).unbind(dim if dim < 0 else dim + 1), dim=dim)
+
+
+def phases(cell: Tensor, weight: Tensor) -> Tensor:
+    """Phases of a cell: (..., 2) -> (..., D / 2), a linear layer without bias, in float32 (LTE, section 3.2)."""
+    with torch.autocast(cell.device.type, enabled=False):
+        return F.linear(cell, weight.float())
+
+
+def fourier_features(amplitude: Tensor, frequency: Tensor, offset: Tensor, phase: Tensor) -> Tensor:
+    """Plane waves at a position: (..., D), amplitude * [cos(pi z), sin(pi z)], z = frequency_y * y + frequency_x * x + phase.
+
+    ``amplitude`` (..., D); ``frequency`` (..., D), all of y before all of x; ``offset`` (..., 2) (y, x) and ``phase``
+    (..., D / 2), or broadcastable. In float32: half precision has too few digits for an angle.
+    """
+    with torch.autocast(amplitude.device.type, enabled=False):
+        y, x = frequency.float().chunk(2, dim=-1)
+        angle = math.pi * torch.addcmul(y * offset[..., :1] + phase, x, offset[..., 1:])
+        return amplitude.float() * torch.cat([angle.cos(), angle.sin()], dim=-1)

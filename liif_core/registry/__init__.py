@@ -1,0 +1,1 @@
+"""Plugins: the hooks, the components they offer, and where they are found."""

@@ -1,0 +1,265 @@
+"""What plugins offer (components, importers, trained models), and the registry that holds it by kind and name."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+from attrs import field, frozen
+
+from liif_core.errors import UserError, did_you_mean
+
+NAME_RULE = "a name has lower-case letters, digits, and single hyphens or underscores between them"
+Kind = Literal["encoder", "features", "sampling", "conditioning", "decoder", "model", "degradation"]
+PARTS: tuple[Kind, ...] = ("encoder", "features", "sampling", "conditioning", "decoder")  # what a model is composed of
+KINDS: tuple[Kind, ...] = (*PARTS, "model", "degradation")
+
+
+def is_name(text: str) -> bool:
+    """Whether a component or a model may be called so; ``NAME_RULE`` says what is allowed."""
+    return re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", text) is not None
+
+
+def option(help: str, default: Any = attrs.NOTHING, *, check: Any = None, **metadata: Any) -> Any:
+    """A field of an options class: a sentence of help, a default value if there is one, and an attrs validator.
+
+    A list is declared as a tuple: ``sizes: tuple[int, ...] = option("...", (64, 64))``. ``example=64`` gives the value
+    that ``liif plugins NAME`` shows for an option without a default. ``quick=8`` gives the value that the small
+    experiments of ``liif new-plugin`` use.
+    """
+    return field(default=default, validator=check, metadata={"help": help, **metadata})
+
+
+@frozen
+class NoOptions:
+    """The options class of a component that has no options."""
+
+
+@frozen
+class Component:
+    """A component that a plugin offers.
+
+    ``name`` has lower-case letters, digits, and single hyphens or underscores between them. ``options`` is a frozen
+    attrs class whose fields are made with ``option``. ``build(options, **sizes)`` returns the component. Sizes that are
+    known only at run time are keyword arguments: ``in_channels`` for encoders and features; ``in_channels``,
+    ``out_channels``, ``neighbours`` and ``conditions`` (a mapping of name to width) for decoders; ``channels`` for
+    models; none for samplings, conditionings and degradations.
+
+    ``build`` raises ValueError for options or sizes that do not fit each other. The user sees its message, preceded by
+    the component's name.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    options: type = NoOptions
+
+
+@frozen
+class Importer:
+    """Converts a published checkpoint, or the encoder in one.
+
+    ``part = "encoder"``: ``convert(arguments, state) -> (table, state)``. ``arguments`` and ``state`` are the published
+    ones; the result is a ``[model.encoder]`` table and the state dict of that encoder.
+    ``part = "model"``: ``convert(arguments, state, encoder) -> (table, state)``. The result is the ``[model]`` table and
+    the state dict of the whole model; ``encoder(spec, state)`` converts the encoder with the importer of its name.
+    """
+
+    part: Literal["model", "encoder"]
+    name: str
+    convert: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+
+
+@frozen
+class NamedModel:
+    """A trained model that a model pack offers by name, for ``liif_core.load(name)`` and ``--checkpoint name``.
+
+    The checkpoint (.safetensors, or a published .pth) is either a ``file`` of the installed distribution, or downloaded
+    from ``url`` once and kept in the user's cache. Its size and SHA-256 are checked whenever it is loaded.
+
+    Raises ValueError for a field that is missing or malformed.
+    """
+
+    name: str  # lower-case letters, digits, and single hyphens or underscores between them
+    sha256: str  # of the checkpoint file, 64 hexadecimal digits
+    size: int  # of the checkpoint file, in bytes
+    license: str  # of the weights: an SPDX identifier, such as "BSD-3-Clause"
+    training_data: str  # what it was trained on, such as "DIV2K, images 0001-0800"
+    file: Path | None = None  # absolute path of the checkpoint
+    url: str = ""  # http(s) address of the checkpoint
+    source: str = ""  # where the weights were published first: a paper, a repository
+    description: str = ""  # one sentence: what the model is, and what it is good for
+    scores: Mapping[str, float] = {}  # data set and scale -> PSNR in dB, such as {"Set5 x2": 37.99}
+
+    def __attrs_post_init__(self) -> None:
+        wrong = [
+            (not (isinstance(self.name, str) and is_name(self.name)), f"name: {NAME_RULE}"),
+            (not re.fullmatch("[0-9a-f]{64}", str(self.sha256)), "sha256: expected 64 lower-case hexadecimal digits"),
+            (type(self.size) is not int or self.size < 1, "size: expected a number of bytes"),
+            (not str(self.license).strip(), "license: expected an SPDX identifier, such as 'BSD-3-Clause'"),
+            (not str(self.training_data).strip(), "training_data: expected a sentence"),
+            (bool(self.file) == bool(self.url), "file, url: expected one of the two"),
+            (bool(self.file) and not Path(str(self.file)).is_absolute(), "file: expected an absolute path"),
+            (not re.match("https?://.|$", self.url), f"url: expected an http or https address, got {self.url!r}"),
+        ]
+        problems = [message for is_wrong, message in wrong if is_wrong]
+        if problems:
+            raise ValueError(f"model {self.name!r}: {'; '.join(problems)}")
+
+
+@frozen
+class Origin:
+    """Where something was installed from."""
+
+    plugin: str  # entry point, "name = module"
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+@frozen
+class BrokenPlugin:
+    """A plugin that could not be used, and why."""
+
+    origin: Origin
+    reason: str  # one line
+    details: tuple[str, ...] = ()  # more lines, such as the changes of the plugin API
+
+
+@frozen
+class Choice:
+    """A component that an experiment uses, with checked options. Nothing is built yet."""
+
+    kind: Kind
+    use: str  # as the experiment wrote it
+    component: Component
+    options: Any
+    origin: Origin
+
+    def build(self, **sizes: Any) -> Any:
+        """The module. ``sizes`` are the keywords of ``Component`` for this kind."""
+        return self.component.build(self.options, **sizes)
+
+
+@frozen
+class Registry:
+    """Everything that the installed plugins offer. Immutable: ``with_plugin`` returns a new one."""
+
+    components: Mapping[Kind, tuple[tuple[Component, Origin], ...]] = {kind: () for kind in KINDS}
+    importers: tuple[tuple[Importer, Origin], ...] = ()
+    models: tuple[tuple[NamedModel, Origin], ...] = ()
+    broken: tuple[BrokenPlugin, ...] = ()
+    remarks: tuple[str, ...] = ()  # warnings about plugins that work, one line each
+
+    def with_plugin(
+        self,
+        origin: Origin,
+        components: Mapping[Kind, Iterable[Component]],
+        importers: Iterable[Importer] = (),
+        models: Iterable[NamedModel] = (),
+    ) -> "Registry":
+        """A registry with one more plugin. Raises ValueError if its distribution offers one name twice."""
+        for kind, offered in components.items():
+            names = [component.name for component in offered]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"offers two {kind} components named {twice[0]!r}")
+            for other, owner in self.components[kind]:
+                if owner.distribution == origin.distribution and other.name in names:
+                    raise ValueError(f"offers {kind} {other.name!r}, as does {owner.plugin} of the same distribution")
+        models = tuple(models)
+        titles = [m.name for m in models] + [m.name for m, o in self.models if o.distribution == origin.distribution]
+        twice = sorted({name for name in titles if titles.count(name) > 1})
+        if twice:
+            raise ValueError(f"its distribution offers two models named {twice[0]!r}")
+        merged = {k: self.components[k] + tuple((c, origin) for c in components.get(k, ())) for k in KINDS}
+        return attrs.evolve(
+            self,
+            components=merged,
+            importers=self.importers + tuple((item, origin) for item in importers),
+            models=self.models + tuple((model, origin) for model in models),
+        )
+
+    def with_broken(self, origin: Origin, reason: str, details: tuple[str, ...] = ()) -> "Registry":
+        """A registry that also records a plugin that could not be used."""
+        return attrs.evolve(self, broken=self.broken + (BrokenPlugin(origin, reason, details),))
+
+    def with_remark(self, remark: str) -> "Registry":
+        """A registry with one more warning for ``liif plugins`` to show."""
+        return attrs.evolve(self, remarks=self.remarks + (remark,))
+
+    def names(self, kind: Kind) -> list[str]:
+        """The accepted values of ``use``, sorted. A name that two distributions offer is listed once for each."""
+        offered = [(c.name, o.distribution) for c, o in self.components[kind]]
+        plain = [name for name, _ in offered]
+        return sorted(name if plain.count(name) == 1 else f"{owner}:{name}" for name, owner in offered)
+
+    def find(self, kind: Kind, use: str) -> tuple[Component, Origin]:
+        """The component that ``use`` names: ``"name"``, or ``"distribution:name"`` where two distributions offer it.
+
+        If several distributions offer the very same component, there is nothing to choose, and the plain name works.
+        Raises ValueError with the nearest name and the installed ones.
+        """
+        owner, _, name = use.rpartition(":")
+        found = [(c, o) for c, o in self.components[kind] if c.name == name and owner in ("", o.distribution)]
+        if len({component for component, _ in found}) == 1:
+            return min(found, key=lambda pair: pair[1].distribution)
+        if found:
+            both = " and ".join(str(origin) for _, origin in found)
+            ways = " or ".join(repr(f"{origin.distribution}:{name}") for _, origin in found)
+            raise ValueError(f"{name!r} is offered by {both}; choose one: use = {ways}")
+        known = self.names(kind)
+        message = f"no {kind} is named {use!r}{did_you_mean(use, known)}"
+        if owner and owner not in self._distributions():
+            example = f"in a clone of liif-core that has it, pip install plugins/{owner}"
+            message += (
+                f"; no plugin of the distribution {owner!r} is installed: install it from its authors ({example})"
+            )
+        message += f"; installed: {', '.join(known) or 'none'}"
+        for plugin in self.broken:
+            message += f"; plugin {plugin.origin.plugin} of {plugin.origin} could not be loaded: {plugin.reason}"
+        raise ValueError(message)
+
+    def model_names(self) -> list[str]:
+        """The names of the models of model packs, sorted; with their distribution where two offer one name."""
+        names = [model.name for model, _ in self.models]
+        return sorted(m.name if names.count(m.name) == 1 else f"{o.distribution}:{m.name}" for m, o in self.models)
+
+    def find_model(self, use: str) -> tuple[NamedModel, Origin]:
+        """The model of a model pack that is called ``"name"`` or ``"distribution:name"``.
+
+        Raises ValueError with the nearest name and the installed ones, or for a name that two packs offer.
+        """
+        owner, _, name = use.rpartition(":")
+        found = [(m, o) for m, o in self.models if m.name == name and owner in ("", o.distribution)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            both = " and ".join(str(origin) for _, origin in found)
+            ways = " or ".join(repr(f"{origin.distribution}:{name}") for _, origin in found)
+            raise ValueError(f"the model {name!r} is offered by {both}; choose one: {ways}")
+        known = self.model_names()
+        installed = ", ".join(known) or "none; models come from model packs, which pip installs"
+        raise ValueError(f"no model is named {use!r}{did_you_mean(use, known)}; installed: {installed}")
+
+    def _distributions(self) -> set[str]:
+        """The distributions that have plugins, broken ones included."""
+        offered = [owner for kind in KINDS for _, owner in self.components[kind]]
+        offered += [owner for _, owner in (*self.importers, *self.models)] + [plugin.origin for plugin in self.broken]
+        return {origin.distribution for origin in offered}
+
+    def importer(self, part: str, name: str) -> Importer:
+        """The importer of a published part. Raises UserError if there is none, or more than one."""
+        found = [(item, owner) for item, owner in self.importers if (item.part, item.name) == (part, name)]
+        if len(found) > 1:
+            both = " and ".join(str(owner) for _, owner in found)
+            raise UserError(f"the {part} {name!r} is imported by {both}; uninstall all but one of them")
+        if found:
+            return found[0][0]
+        known = sorted(item.name for item, _ in self.importers if item.part == part)
+        raise UserError(
+            f"no installed plugin imports the {part} {name!r}{did_you_mean(name, known)} (known: {', '.join(known)}): "
+            f"install a plugin whose liif_importers hook offers it, then try again"
+        )

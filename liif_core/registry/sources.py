@@ -1,0 +1,171 @@
+"""Finds plugins: in installed distributions, in ``LIIF_PLUGIN_PATH``, and those that a command names.
+
+Only ``PluginSource.load`` imports a plugin. Reasons not to import one, such as the version of the plugin API that its
+distribution declares, are in ``PluginSource.refusal``.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from liif_core.errors import did_you_mean
+from liif_core.registry.changes import changes_after
+from liif_core.registry.components import Origin
+from liif_core.registry.hookspecs import API_VERSION, ENTRY_POINT_GROUP
+
+GROUP = ENTRY_POINT_GROUP.rpartition(".")[0]  # entry points of the group without a number declare no API version
+OWN = "liif-core"  # the distribution whose plugins are always loaded
+_EXTRA: ContextVar[tuple[str, ...]] = ContextVar("extra_plugins", default=())
+
+
+@frozen
+class PluginSource:
+    """A plugin that was found and is not loaded yet."""
+
+    origin: Origin
+    load: Callable[[], Any]
+    refusal: str = ""  # why it must not be loaded, one line
+    asked: str = ""  # the value of --plugin that it was found by, if any
+    details: tuple[str, ...] = ()  # more lines about the refusal
+
+
+@contextmanager
+def extra_plugins(*plugins: str) -> Iterator[None]:
+    """Within this context ``discover`` finds these plugins too: paths of .py files, ``"module"``, ``"module:object"``.
+
+    This is what ``--plugin`` does. A broken one is an error, unlike an installed plugin that is broken.
+    """
+    token = _EXTRA.set(_EXTRA.get() + plugins)
+    try:
+        yield
+    finally:
+        _EXTRA.reset(token)
+
+
+def sources() -> tuple[list[PluginSource], list[str]]:
+    """Every plugin, in order of distribution and name, and warnings about the environment, one line each.
+
+    ``LIIF_PLUGINS``: ``none``, or the distributions, separated by commas, whose plugins are loaded besides our own.
+    ``LIIF_PLUGIN_PATH``: .py files and modules, separated as in PATH, that are loaded without being installed.
+    """
+    found = _installed()
+    remarks = []
+    allowed = _allowed()
+    if allowed is not None:
+        known = {_normal(source.origin.distribution): source.origin.distribution for source in found}
+        for name in sorted(allowed - known.keys()):
+            near = did_you_mean(name, known)
+            remarks.append(f"LIIF_PLUGINS names {name!r}, and no distribution of that name has plugins{near}")
+        left_out = f"left out, because LIIF_PLUGINS is {os.environ['LIIF_PLUGINS']!r}"
+        kept = allowed | {_normal(OWN)}
+        found = [
+            s if _normal(s.origin.distribution) in kept else PluginSource(s.origin, s.load, left_out) for s in found
+        ]
+    path = os.environ.get("LIIF_PLUGIN_PATH", "")
+    if allowed is None:
+        found += [_uninstalled(given) for given in path.split(os.pathsep) if given]
+    elif path:
+        remarks.append("LIIF_PLUGIN_PATH is left out, because LIIF_PLUGINS is set")
+    return found + [_uninstalled(given, asked=given) for given in dict.fromkeys(_EXTRA.get())], remarks
+
+
+def _allowed() -> set[str] | None:
+    text = os.environ.get("LIIF_PLUGINS")
+    if text is None or not text.strip():
+        return None
+    return {_normal(name.strip()) for name in text.split(",") if name.strip()} - {"none"}
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _installed() -> list[PluginSource]:
+    by_name: dict[tuple[str, str], dict[Origin, tuple[str, PluginSource]]] = {}
+    offered = importlib.metadata.entry_points()
+    groups = [group for group in offered.groups if group == GROUP or group.startswith(f"{GROUP}.")]
+    for entry in (entry for group in groups for entry in offered.select(group=group)):
+        name, version = (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
+        origin = Origin(f"{entry.name} = {entry.value}", name or "unknown", version or "?")  # metadata may be lost
+        refusal, details = _mismatch(entry.group)
+        source = PluginSource(origin, entry.load, refusal, details=details)
+        same = by_name.setdefault((origin.distribution, entry.name), {})
+        if origin not in same or same[origin][1].refusal:  # one distribution may be found twice on the path
+            same[origin] = (entry.group, source)
+    chosen = []
+    for _, same in sorted(by_name.items()):
+        fitting = [item for item in same.values() if not item[1].refusal]
+        declared = [item for item in fitting if item[0] != GROUP]  # a plugin may offer a module for each API version
+        chosen += [source for _, source in declared or fitting or list(same.values())]
+    return chosen
+
+
+def _mismatch(group: str) -> tuple[str, tuple[str, ...]]:
+    """What is wrong with the API version that an entry-point group declares, and what changed since; or nothing."""
+    declared = group.removeprefix(GROUP)
+    if declared in ("", f".v{API_VERSION}"):
+        return "", ()
+    if not re.fullmatch(r"\.v[0-9]+", declared):
+        return f"entry-point group {group!r}: expected {ENTRY_POINT_GROUP!r}", ()
+    version = int(declared[2:])
+    better = "liif-core" if version > API_VERSION else "version of the plugin"
+    made = f"made for version {version} of the plugin API"
+    reason = f"{made}, and this liif-core has version {API_VERSION}: install a newer {better}"
+    return reason, tuple(changes_after(version))
+
+
+def _uninstalled(given: str, asked: str = "") -> PluginSource:
+    if given.endswith(".py"):
+        path = Path(os.path.abspath(given))
+        return PluginSource(Origin(given, path.name, _content(path)), lambda: _load_file(path), asked=asked)
+    named = re.fullmatch(r"[\w.]+(:[\w.]+)?", given)
+    refusal = "" if named else "expected the path of a .py file, a module, or module:object"
+    entry = importlib.metadata.EntryPoint(given, given, GROUP)
+    return PluginSource(
+        Origin(given, given.partition(":")[0], "not-installed"), lambda: _load_module(entry), refusal, asked
+    )
+
+
+def _content(path: Path) -> str:
+    """A hash of the file, in place of a version."""
+    try:
+        return f"sha256-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    except OSError:
+        return "?"
+
+
+def _load_module(entry: importlib.metadata.EntryPoint) -> Any:
+    _reachable(os.getcwd())
+    return entry.load()
+
+
+def _load_file(path: Path) -> Any:
+    """Run the file as a module with a unique name."""
+    _reachable(str(path.parent))
+    name = f"liif_plugin_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # typing resolves annotations there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _reachable(folder: str) -> None:
+    """Put a folder last on the path, so that it hides no other module."""
+    if folder not in sys.path:
+        sys.path.append(folder)

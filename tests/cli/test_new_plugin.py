@@ -1,0 +1,201 @@
+"""``liif new-plugin``: what it writes works as it is written."""
+
+import importlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from liif_core.cli import liif, liif_run
+from liif_core.registry.components import KINDS
+from liif_core.registry.hookspecs import API_VERSION
+from liif_core.registry.sources import GROUP
+
+QUICK = [
+    "--quiet", "--device", "cpu", "--set", "train.epochs=1", "--set", "data.repeat=8", "--set", "validate.every=1",
+    "--set", "evaluate=[]",
+]  # fmt: skip
+
+
+def invoke(*arguments, command=liif):
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A plugin of every kind."""
+    folder = tmp_path_factory.mktemp("made")
+    for kind in KINDS:
+        result = invoke("new-plugin", f"new-{kind}", "--kind", kind, "--into", folder)
+        assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def installed(made, tmp_path, monkeypatch):
+    """All of them, installed as their pyproject.toml says: modules and entry points on the path."""
+    for kind in KINDS:
+        project = tomllib.loads((made / f"new-{kind}" / "pyproject.toml").read_text())
+        name, version = project["project"]["name"], project["project"]["version"]
+        info = tmp_path / f"new_{kind}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        ((group, entries),) = project["project"]["entry-points"].items()
+        assert group == f"{GROUP}.v{API_VERSION}"
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *(f"{k} = {v}" for k, v in entries.items())]))
+        monkeypatch.syspath_prepend(str(made / name))
+        assert project["tool"]["setuptools"]["py-modules"] == list(entries.values())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield made
+    for kind in KINDS:
+        sys.modules.pop(f"new_{kind}", None)
+
+
+def test_its_own_tests_pass(made):
+    path = os.pathsep.join(str(made / f"new-{kind}") for kind in KINDS)
+    tests = [str(made / f"new-{kind}" / "tests") for kind in KINDS]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(made), *tests]
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=made, env=environment, timeout=300)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    passed = int(ran.stdout.split(" passed")[0].split()[-1])
+    assert passed > 10 * len(KINDS), ran.stdout  # a test for each check, not one for all
+
+
+def test_its_experiment_runs(installed, tmp_path):
+    for kind in KINDS:
+        file = installed / f"new-{kind}" / f"new-{kind}.toml"
+        result = invoke(file, "--out", tmp_path / kind, *QUICK, command=liif_run)
+        assert result.exit_code == 0, result.output
+        resolved = (tmp_path / kind / "experiment.toml").read_text()
+        assert f"new-{kind} 0.1.0" in resolved.partition("\n\n")[0]
+        chosen = tomllib.loads(resolved)["model"][kind]
+        assert f"new-{kind}" in [table["use"] for table in (chosen if isinstance(chosen, list) else [chosen])]
+        assert (tmp_path / kind / "report.md").exists()
+
+
+def test_installed_by_pip(made, tmp_path):
+    """The distribution builds, and a fresh interpreter finds the plugin and its test."""
+    have = {d.name.lower(): d.version for d in importlib.metadata.distributions() if d.name in ("pip", "setuptools")}
+    if "pip" not in have or tuple(map(int, have.get("setuptools", "0").split(".")[:2])) < (70, 1):
+        pytest.skip("building without a network needs pip, and setuptools from 70.1, in this environment")
+    source, target = made / "new-decoder", tmp_path / "site"
+    install = ["install", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target), str(source)]
+    built = subprocess.run([sys.executable, "-m", "pip", *install], capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr
+    assert (target / "new_decoder.py").exists()
+    environment = os.environ | {"PYTHONPATH": str(target)}
+    command = [sys.executable, "-m", "liif_core", "plugins", "new-decoder"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("decoder new-decoder  (new-decoder 0.1.0)")
+    assert f"source: {target}" in shown.stdout
+
+
+def test_without_installing(made, tmp_path):
+    folder = made / "new-conditioning"
+    result = invoke(
+        folder / "new-conditioning.toml", "--plugin", folder / "new_conditioning.py", "--check", command=liif_run
+    )
+    assert result.exit_code == 0, result.output
+    assert "# plugins: liif-core" in result.output and "new_conditioning.py sha256-" in result.output
+
+
+def test_it_says_what_to_do_next(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("new-plugin", "liif-wide", "--kind", "encoder")
+    assert result.exit_code == 0
+    for path in ("pyproject.toml", "README.md", "liif_wide.py", "tests/test_liif_wide.py", "wide.toml"):
+        assert (tmp_path / "liif-wide" / path).is_file() and f"  {path}\n" in result.output
+    for command in ("cd liif-wide", 'pip install -e ".[test]"', "pytest", "liif-run wide.toml"):
+        assert f"  {command}\n" in result.output
+    assert sorted(os.listdir(tmp_path)) == ["liif-wide"]  # nothing else
+    assert oct((tmp_path / "liif-wide").stat().st_mode) == oct(_a_folder(tmp_path / "by hand").stat().st_mode)
+
+
+def _a_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["tensor", "a", "field-2", "liif-query", "a-name-of-some-length"])
+def test_odd_names_make_good_modules(tmp_path, monkeypatch, name, kind):
+    assert invoke("new-plugin", name, "--kind", kind, "--into", tmp_path).exit_code == 0
+    monkeypatch.syspath_prepend(str(tmp_path / name))
+    module = name.replace("-", "_")
+    try:
+        loaded = importlib.import_module(module)
+        (hook,) = [value for key, value in vars(loaded).items() if key.startswith("liif_") and callable(value)]
+        assert hook().name == name.removeprefix("liif-")
+        assert max(len(line) for line in Path(loaded.__file__).read_text().splitlines()) <= 120
+    finally:
+        sys.modules.pop(module, None)
+
+
+def test_all_problems_in_one_message(tmp_path):
+    result = invoke("new-plugin", "My_Encoder", "--kind", "encodr", "--into", tmp_path / "absent")
+    assert result.exit_code == 2
+    lines = result.output.strip().splitlines()
+    assert len(lines) == 3
+    assert "--kind encodr: expected one of encoder, features" in lines[0] and "did you mean 'encoder'" in lines[0]
+    assert "'My_Encoder': a name has small letters" in lines[1]
+    assert f"--into {tmp_path / 'absent'}: no such folder" in lines[2]
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("edsr", "liif-core 0.1.0 offers encoder 'edsr' already"),
+        ("liif-edsr", "liif-core 0.1.0 offers encoder 'edsr' already"),
+        ("torch", "is installed already"),
+        ("torch", "Python has a module or a word 'torch' already"),
+        ("class", "Python has a module or a word 'class' already"),
+        ("json", "Python has a module or a word 'json' already"),
+        ("liif-core", "is installed already"),
+        ("", "a name has small letters"),
+        ("..", "a name has small letters"),
+        ("a/b", "a name has small letters"),
+        ("3d", "a name has small letters"),
+        ("a--b", "a name has small letters"),
+        ("a-", "a name has small letters"),
+        ("liif-", "a name has small letters"),
+        ("a\n", "a name has small letters"),
+        ("é", "a name has small letters"),
+        ("a" * 61, "a name has small letters"),
+    ],
+)
+def test_names_that_are_taken_or_bad(tmp_path, name, expected):
+    result = invoke("new-plugin", "--kind", "encoder", "--into", tmp_path, "--", name)
+    assert result.exit_code == 2 and expected in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("there", ["folder", "file", "link"])
+def test_what_is_there_stays(tmp_path, there):
+    target = tmp_path / "mine"
+    {"folder": target.mkdir, "file": target.touch, "link": lambda: target.symlink_to("nowhere")}[there]()
+    result = invoke("new-plugin", "mine", "--kind", "encoder", "--into", tmp_path)
+    assert result.exit_code == 2 and "is there already" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not target.is_dir() or not list(target.iterdir())
+
+
+def test_whole_or_nothing(tmp_path, monkeypatch):
+    written = []
+
+    def failing(path, *arguments, **options):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", failing)
+    result = invoke("new-plugin", "mine", "--kind", "encoder", "--into", tmp_path)
+    assert (result.exit_code, "No space left on device" in result.output) == (2, True)
+    assert len(written) == 3 and not list(tmp_path.iterdir())
