@@ -1,14 +1,13 @@
-"""The one kind of exception that is a message to the user."""
+"""The exceptions that are messages to the user."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class UserError(Exception):
-    """A mistake the user can mend: shown without a traceback, exit code 2.
+class UserError(ValueError):
+    """A mistake that the user can correct. The command line shows it without a traceback, with exit code 2.
 
-    ``problems`` holds one line each (what, where, what was expected, what to do next);
-    several mistakes found together are reported together.
+    ``problems`` holds one line for each mistake: what, where, what was expected, what to do next.
     """
 
     def __init__(self, *problems: str):
@@ -17,11 +16,11 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop (SIGINT, SIGTERM) and has left a checkpoint: exit code 130."""
+    """A run was stopped by SIGINT or SIGTERM after it wrote a checkpoint. Exit code 130."""
 
 
 def one_line(text: str) -> str:
-    """``text`` with line ends, control characters and the like as escapes: keys and file names may hold anything."""
+    """``text`` on one line: line ends and control characters, which names of keys and files may hold, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -6,7 +6,8 @@ means over all queries, which ``ContinuousImage.partial_statistic`` computes chu
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import frozen
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 from liif_core.model.geometry import chunks_of, grid_over_image, region_axes
 from liif_core.model.protocols import Query
 from liif_core.shapes import Float
-from liif_core.sizes import Region, Size
+from liif_core.sizes import OutputSize, Region, Scale, Size
+
+if TYPE_CHECKING:
+    from liif_core.model.upscaler import AnyImage, OnProgress
 
 Statistics = tuple[Tensor, ...]  # means over all queries of an image, (B, ...) each, in the order they depend on
 
@@ -176,6 +180,56 @@ class ContinuousModel(nn.Module, ABC):
         With ``placement``, ``image`` is a tile of a larger image. The result uses the coordinates of the larger image,
         and equals the larger image's own result at positions at least ``halo`` pixels from each cut.
         """
+
+    def upscale(
+        self,
+        image: "AnyImage",
+        scale: "float | Sequence[float] | Scale | None" = None,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        region: Sequence[float] | None = None,
+        memory: int | str | None = None,
+        on_progress: "OnProgress | None" = None,
+        precision: str = "float32",
+    ) -> "AnyImage":
+        """The image at another size, as an image of the same kind.
+
+        Args:
+            image: one of
+
+                - a PIL image of any mode; the result keeps alpha, 16-bit gray, ICC profile, EXIF, XMP and resolution
+                  as ``liif upscale`` keeps them, and is upright;
+                - a numpy array (h, w), (h, w, 3) or (h, w, 4) with alpha last, of type uint8, uint16, or float32 in
+                  [0, 1];
+                - a tensor (channels, h, w) or (B, channels, h, w) of floats in [0, 1], on any device.
+            scale: the magnification, any positive number, or a (vertical, horizontal) pair.
+            width: the width of the result in pixels, instead of ``scale``.
+            height: its height in pixels. Of width and height, one that is left out follows from the other.
+            region: (top, left, bottom, right), in pixels of the image, fractions allowed: render this part only. Scale
+                and size are then those of the part.
+            memory: about how much memory rendering may use besides the image and the result, in bytes or as text such
+                as "300MB". Larger images are rendered in tiles, with the same result. Default: a quarter of what is
+                free, or half of what is free on a GPU.
+            on_progress: a function that is called with the fraction that is done, from 0 to 1.
+            precision: "float32", or on a GPU "bf16" or "fp16".
+
+        Returns:
+            An image of the same kind, type and device, with values in [0, 1] for floats. A tensor that requires a
+            gradient, or a model whose parameters do, gives a differentiable result, computed in one piece; call
+            ``upscale`` under ``torch.no_grad()`` to render such a model in tiles.
+
+        Raises TypeError or ValueError that names the argument, what was expected and what was given. Warns about a scale
+        outside ``trained_scale``, about metadata that could not be kept, and where tiles make the result approximate.
+
+        Example:
+            >>> model = liif_core.load("best.safetensors")
+            >>> large = model.upscale(Image.open("photo.jpg"), scale=2.5)
+        """
+        from liif_core.model.upscaler import upscale  # it renders models, so it cannot be imported above
+
+        output = OutputSize.of(scale, width, height, region)
+        return upscale(self, image, output, memory, on_progress, precision)
 
     def forward(self, image: Tensor, coord: Tensor, cell: Tensor) -> Float[Tensor, "B N channels"]:
         """``encode`` and ``query`` in one call, as training uses it."""

@@ -1,8 +1,10 @@
 """Which device, and in which precision."""
 
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 
 import torch
+from torch import nn
 
 from liif_core.errors import UserError
 
@@ -29,6 +31,13 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """The device that a model's parameters and buffers are on; the CPU if it has none."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
 def precision_problems(name: str) -> list[str]:
     """What is wrong with a --precision, as lines for the user: nothing, or one."""
     known = ("float32", *_DTYPES)
@@ -36,7 +45,12 @@ def precision_problems(name: str) -> list[str]:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The context for matrix products in ``precision``. Raises UserError for half precision on a CPU."""
+    """The context for matrix products in ``precision``: "float32", "bf16" or "fp16".
+
+    Raises UserError for another name, and for half precision on a CPU.
+    """
+    if precision not in ("float32", *_DTYPES):
+        raise UserError(f"precision: expected 'float32', 'bf16' or 'fp16', got {precision!r}")
     if precision == "float32":
         if device.type == "cuda":  # torch's default lets convolutions round to TF32
             torch.backends.cudnn.allow_tf32 = False

@@ -102,6 +102,7 @@ def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> Continuo
         rest = [f"{where}: and {len(problems) - 5} more such problems"] if len(problems) > 6 else problems[5:]
         raise UserError(*problems[:5], *rest)
     model.load_state_dict(checkpoint.state)
+    model.trained_scale = checkpoint.scale
     return model
 
 

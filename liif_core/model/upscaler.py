@@ -1,0 +1,254 @@
+"""``ContinuousModel.upscale``: an image in, an image of the same kind out. The command ``liif upscale`` uses it too."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+from attrs import evolve
+from PIL import Image
+from torch import Tensor
+
+from liif_core.errors import UserError
+from liif_core.images import (
+    Depth,
+    Picture,
+    fill_transparent,
+    from_planes,
+    picture_from_array,
+    picture_from_pillow,
+    picture_to_array,
+    picture_to_pillow,
+    to_planes,
+)
+from liif_core.model.continuous import ContinuousModel
+from liif_core.model.device import autocast, device_of
+from liif_core.model.tile_plan import TilePlan, default_memory, plan_tiles, total_pixels
+from liif_core.model.tiling import render_bands
+from liif_core.shapes import Float
+from liif_core.sizes import OutputSize, memory_bytes
+
+AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
+OnProgress = Callable[[float], object]  # receives the fraction that is done, up to 1.0
+
+
+def upscale(
+    model: ContinuousModel,
+    image: AnyImage,
+    output: OutputSize,
+    memory: int | str | None,
+    on_progress: OnProgress | None,
+    precision: str,
+) -> AnyImage:
+    """What ``ContinuousModel.upscale`` documents."""
+    limit = None if memory is None else _memory(memory)
+    if on_progress is not None and not callable(on_progress):
+        raise TypeError(f"on_progress: expected a function of the fraction done, got {on_progress!r}")
+    autocast(device_of(model), precision)  # refuses a precision before anything is computed
+    if isinstance(image, Tensor):
+        return _upscale_tensor(model, image, output, limit, on_progress, precision)
+    if isinstance(image, np.ndarray):
+        larger = _upscale_picture(model, picture_from_array(image), output, limit, on_progress, precision)
+        return picture_to_array(larger)[..., 0] if image.ndim == 2 else picture_to_array(larger)
+    if isinstance(image, Image.Image):
+        larger = _upscale_picture(model, picture_from_pillow(image), output, limit, on_progress, precision)
+        return picture_to_pillow(larger)
+    raise TypeError(
+        "image: expected a PIL image, a numpy array (h, w) or (h, w, 3 or 4), or a tensor (c, h, w) or (B, c, h, w), "
+        f"got {type(image).__name__}"
+    )
+
+
+def _upscale_picture(
+    model: ContinuousModel,
+    picture: Picture,
+    output: OutputSize,
+    memory: int | None,
+    on_progress: OnProgress | None,
+    precision: str,
+) -> Picture:
+    renderer = PictureRenderer(model, picture, output)
+    plan = renderer.plan(memory or default_memory(device_of(model)))
+    for note in (*picture.notes, *renderer.notes(plan)):
+        warnings.warn(note, stacklevel=5)
+    rows = np.empty((*renderer.size, renderer.channels), picture.depth)
+    first = 0
+    progress = _fraction_of(renderer.total_pixels, on_progress)
+    with _in_eval_mode(model):
+        for band in renderer.rows(plan, picture.depth, precision, progress):
+            rows[first : first + len(band)] = band
+            first += len(band)
+    color, alpha = (rows[..., :-1], rows[..., -1]) if picture.alpha is not None else (rows, None)
+    return evolve(picture, color=color, alpha=alpha, notes=())
+
+
+def _upscale_tensor(
+    model: ContinuousModel,
+    image: Tensor,
+    output: OutputSize,
+    memory: int | None,
+    on_progress: OnProgress | None,
+    precision: str,
+) -> Tensor:
+    if not image.is_floating_point():
+        raise TypeError(f"image: expected a tensor of floats in [0, 1], got {image.dtype}")
+    if image.ndim not in (3, 4) or image.shape[-3] != model.channels or 0 in image.shape:
+        c = model.channels
+        raise ValueError(f"image: expected a tensor ({c}, h, w) or (B, {c}, h, w), got {tuple(image.shape)}")
+    batch, within = (image if image.ndim == 4 else image[None]), (image.shape[-2], image.shape[-1])
+    output.check_region(within)
+    size, device = output.for_image(within), device_of(model)
+    if torch.is_grad_enabled() and (image.requires_grad or any(p.requires_grad for p in model.parameters())):
+        if memory is not None:
+            raise ValueError(
+                "memory: cannot be limited where gradients are recorded; leave it out, or call under torch.no_grad()"
+            )
+        with autocast(device, precision):
+            larger = model.encode(batch.to(device, torch.float32)).render(size, output.region)
+        larger = larger.clamp(0, 1).to(image.device, image.dtype)
+        _fraction_of(1, on_progress)(1)
+    else:
+        total = total_pixels(model, within, size, output.region)
+        plan = plan_tiles(model, within, size, output.region, memory or default_memory(device), len(batch))
+        scale = output.scale_for(within)
+        for note in notes_on(model, plan, (scale.y, scale.x)):
+            warnings.warn(note, stacklevel=4)
+        larger = torch.empty(len(batch), model.channels, *size, dtype=image.dtype, device=image.device)
+        first = 0
+        with _in_eval_mode(model):
+            for band in render_bands(
+                model, lambda rows, columns: batch[:, :, rows, columns].float(), within, size, plan,
+                region=output.region, device=device, precision=precision, on_progress=_fraction_of(total, on_progress),
+            ):  # fmt: skip
+                larger[:, :, first : first + band.shape[2]] = band.clamp(0, 1)
+                first += band.shape[2]
+    return larger if image.ndim == 4 else larger[0]
+
+
+def _memory(memory: int | str) -> int:
+    try:
+        return memory_bytes(memory)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"memory: {error}") from None
+
+
+def _fraction_of(total: int, on_progress: OnProgress | None) -> Callable[[int], object]:
+    """A callback that counts pixels and passes on the fraction of ``total`` that is done."""
+    done = 0
+
+    def add(pixels: int) -> None:
+        nonlocal done
+        done += pixels
+        if on_progress is not None:
+            on_progress(min(1.0, done / total))
+
+    return add
+
+
+@contextmanager
+def _in_eval_mode(model: ContinuousModel) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+class PictureRenderer:
+    """Renders a picture with a model, at a size, in bands of rows: first ``plan``, then ``rows``.
+
+    Raises ValueError for a region that reaches beyond the picture, and for a model whose channels no picture has.
+    """
+
+    def __init__(self, model: ContinuousModel, picture: Picture, output: OutputSize):
+        output.check_region(picture.size)
+        self.model = model
+        self.batch = _PictureBatch(picture, model.channels)
+        self.channels = self.batch.channels  # of the rows, alpha included
+        self.within = picture.size
+        self.size = output.for_image(picture.size)
+        self.region = output.region
+        self.scale = output.scale_for(picture.size)
+        self.total_pixels = total_pixels(model, self.within, self.size, self.region)  # the sum of all ``on_progress``
+
+    def plan(self, memory: int) -> TilePlan:
+        """How to cut the picture so that rendering takes about ``memory`` bytes. Raises UserError for too few."""
+        return plan_tiles(self.model, self.within, self.size, self.region, memory, self.batch.images)
+
+    def notes(self, plan: TilePlan) -> list[str]:
+        """Sentences for the user about what the result is not."""
+        return notes_on(self.model, plan, (self.scale.y, self.scale.x))
+
+    def rows(
+        self, plan: TilePlan, depth: Depth, precision: str = "float32", on_progress: Callable[[int], object] = int
+    ) -> Iterator[np.ndarray]:
+        """Rows (h, W, channels) of type ``depth`` from top to bottom; ``on_progress`` as of ``render_bands``."""
+        for band in render_bands(
+            self.model, self.batch.read, self.within, self.size, plan, region=self.region,
+            device=device_of(self.model), precision=precision, on_progress=on_progress,
+        ):  # fmt: skip
+            color, alpha = self.batch.apart(band)
+            yield from_planes(color, alpha, depth, self.batch.picture.span)
+
+
+def notes_on(model: ContinuousModel, plan: TilePlan, scale: tuple[float, float]) -> list[str]:
+    """Sentences for the user: whether tiles make the result approximate, and whether the scale was trained."""
+    notes = []
+    if plan.overlap:
+        notes.append(
+            "the encoder sees the whole image, which does not fit in memory: rendered in overlapping tiles, approximate"
+        )
+    trained = model.trained_scale
+    if trained is not None and not trained[0] <= min(scale) <= max(scale) <= trained[1]:
+        notes.append(
+            f"{scale[0]:.3g} x {scale[1]:.3g} is outside the scales this checkpoint was trained on, "
+            f"{trained[0]:g} to {trained[1]:g}"
+        )
+    return notes
+
+
+class _PictureBatch:
+    """A picture as the batch of images that a model takes, and back.
+
+    Alpha is rendered beside the color, as a gray image. A gray image is rendered by a model of three channels as three
+    equal ones, whose mean is taken; a color image by a model of one channel, a channel at a time.
+    """
+
+    def __init__(self, picture: Picture, channels: int):
+        if channels not in (1, 3):
+            raise UserError(f"the model takes images of {channels} channels, and pictures have 1 or 3")
+        self.picture = fill_transparent(picture)
+        self.model_channels = channels
+        self.colors = picture.color.shape[2]
+        self.flat_alpha: float | None = None  # of all pixels, where it is one: it need not be rendered
+        if picture.alpha is not None and picture.alpha.min() == picture.alpha.max():
+            _, corner = to_planes(picture, slice(0, 1), slice(0, 1))
+            assert corner is not None
+            self.flat_alpha = float(corner[0, 0, 0])
+        self.has_alpha = picture.alpha is not None
+        self.renders_alpha = self.has_alpha and self.flat_alpha is None
+        self.channels = self.colors + self.has_alpha
+        self.color_images = 1 if self.colors == channels else self.colors
+        self.images = self.color_images + self.renders_alpha
+
+    def read(self, rows: slice, columns: slice) -> Float[Tensor, "images model_channels h w"]:
+        """A part of the picture."""
+        color, alpha = to_planes(self.picture, rows, columns)
+        planes = torch.from_numpy(color)
+        images = [planes] if self.colors == self.model_channels else list(planes[:, None])
+        if self.renders_alpha:
+            assert alpha is not None
+            images.append(torch.from_numpy(alpha))
+        return torch.stack([image.expand(self.model_channels, -1, -1) for image in images])
+
+    def apart(self, band: Float[Tensor, "images model_channels h w"]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rendered rows as color (c, h, w), and alpha (1, h, w) or None."""
+        color = band[0] if self.colors == self.model_channels else band[: self.color_images].mean(1)
+        if not self.has_alpha:
+            return color.numpy(), None
+        if self.renders_alpha:
+            return color.numpy(), band[self.color_images].mean(0, keepdim=True).numpy()
+        return color.numpy(), np.full((1, *band.shape[2:]), self.flat_alpha, np.float32)
