@@ -17,7 +17,7 @@ SIX_MISTAKES = {
     "blocks = 1\n": 'blocks = "one"\n',  # wrong type
     "channels = 8\n": "channels = 8\nchanels = 9\n",  # unknown key inside a plugin's options
     'use = "local-ensemble"': 'use = "local_ensemble"',  # unknown component
-    "batch = 4\n": "batch = 0\n",  # out of range
+    "batch_size = 4\n": "batch_size = 0\n",  # out of range
     "epochs = 2\n": "epochs = 2\nworker = 2\n",  # unknown key with a near name
     '[model.decoder]\nuse = "mlp"\nhidden = [16]\n': "",  # missing table
 }
@@ -260,7 +260,7 @@ def test_plugins_and_doctor():
         ("encoder", "edsr"), ("encoder", "rcan"), ("encoder", "swinir"), ("features", "unfold"), ("features", "plain"),
         ("sampling", "nearest"), ("sampling", "local-ensemble"), ("sampling", "corner"), ("conditioning", "coordinate"),
         ("conditioning", "cell"), ("decoder", "mlp"), ("decoder", "metasr"), ("decoder", "lte"), ("decoder", "srno"),
-        ("decoder", "lm-liif"), ("decoder", "lm-lte"),
+        ("decoder", "lm-liif"), ("decoder", "lm-lte"), ("degradation", "bicubic"),
     }  # fmt: skip
     options = next(c["options"] for c in listed["components"] if c["name"] == "edsr")
     assert [(o["name"], o["default"]) for o in options] == [("blocks", 16), ("channels", 64), ("residual_scale", 1.0)]

@@ -90,7 +90,7 @@ def test_a_profile(registry, small, tmp_path):
 
 
 def test_the_same_tag_merges(registry, small):
-    text = SMALL + '\n[profiles.more]\ntrain = { schedule = { use = "multi-step", factor = 0.1 } }\n'
+    text = SMALL + '\n[profiles.more]\ntrain = { schedule = { use = "multi-step", gamma = 0.1 } }\n'
     small.write_text(text)
     assert load_experiment(small, registry, "more").train.schedule == MultiStep((5, 8), 0.1)
 
@@ -154,7 +154,7 @@ def test_a_wrong_value_in_a_profile(registry, small):
         ("evaluate.1.scales=[2,[2,3]]", lambda e: e.evaluate[1].scales, (Scale(2.0, 2.0), Scale(2.0, 3.0))),
         ("evaluate.0.images.limit=3", lambda e: e.evaluate[0].images.limit, 3),
         ("evaluate.0={name='new'}", lambda e: (e.evaluate[0].name, len(e.evaluate[0].scales)), ("new", 2)),
-        ("evaluate.0.images={source='samples', names=['a']}", lambda e: e.evaluate[0].images, SkimageSource(("a",))),
+        ("evaluate.0.images={source='skimage', names=['a']}", lambda e: e.evaluate[0].images, SkimageSource(("a",))),
         ("evaluate=[]", lambda e: e.evaluate, ()),
         ("validate.images.names.0=rocket", lambda e: e.validate.images.names, ("rocket",)),
     ],

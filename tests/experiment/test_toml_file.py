@@ -111,7 +111,7 @@ WRONG = [
     ("data.scale=[4, 1]", "data.scale: expected 1 <= low <= high, got [4.0, 1.0]"),
     ("data.scale=4", "data.scale: expected an array, got 4 (a whole number)"),
     ("data.queries=145", "data.queries: 145 are more than the pixels of the smallest crop, 12 x 12"),
-    ("train.accumulate=3", "train.accumulate: batch (16) must be a multiple of it, got 3"),
+    ("train.accumulate=3", "train.accumulate: batch_size (16) must be a multiple of it, got 3"),
     ("train.betas=[0.9]", "unknown key"),
     ("train.optimizer.use='sgd'", "train.optimizer.use: expected one of 'adam', 'adamw', got 'sgd'"),
     ("train.optimizer.use='adam2'", "(did you mean 'adam'?)"),
@@ -335,7 +335,7 @@ def test_the_paper_s_experiment(registry):
     found = load_experiment(EXPERIMENTS / "edsr_liif.toml", registry)
     data, train = found.data, found.train
     assert (data.scale, data.patch, data.queries, data.repeat) == ((1.0, 4.0), 48, 2304, 20)
-    assert (train.epochs, train.batch, train.optimizer.use, train.optimizer.lr) == (1000, 16, "adam", 1e-4)
+    assert (train.epochs, train.batch_size, train.optimizer.use, train.optimizer.lr) == (1000, 16, "adam", 1e-4)
     assert train.schedule == MultiStep((200, 400, 600, 800), 0.5)
     scales = {e.name: [s.to_builtin for s in e.scales] for e in found.evaluate}
     assert scales["DIV2K"] == [2, 3, 4, 6, 12, 18, 24, 30]

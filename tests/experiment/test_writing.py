@@ -88,7 +88,7 @@ def test_what_the_writer_cannot_say_is_refused(data):
 def test_plain_leaves_out_what_is_unset(registry, small):
     data = to_builtin(load_experiment(small, registry))
     assert "clip" not in data["train"] and "limit" not in data["data"]["images"]
-    assert data["train"]["schedule"] == {"use": "multi-step", "milestones": [5, 8], "factor": 0.5, "warmup_steps": 0}
+    assert data["train"]["schedule"] == {"use": "multi-step", "milestones": [5, 8], "gamma": 0.5, "warmup_steps": 0}
     assert data["evaluate"][0]["scales"] == [2, [2, 3.5]] and data["model"]["encoder"]["use"] == "edsr"
     json.dumps(data, allow_nan=False)
 

@@ -182,7 +182,7 @@ def test_average_of_weights_is_what_is_saved(folder, tmp_path, registry):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_samples_named(folder, tmp_path, registry):
-    explode = 'train.schedule={use="multi-step", milestones=[1], factor=1e34}'  # good for an epoch, then not
+    explode = 'train.schedule={use="multi-step", milestones=[1], gamma=1e34}'  # good for an epoch, then not
     with pytest.raises(UserError, match=r"loss is (nan|inf) at step 4 \(epoch 2, samples \[\d+, .*last.safetensors"):
         trainer(folder, tmp_path, registry, explode).run()
     assert all(torch.isfinite(value).all() for name in ("best", "last") for value in weights(tmp_path, name).values())
