@@ -17,7 +17,7 @@ requires-python = ">=3.11"
 dependencies = ["liif-core"]
 
 [project.optional-dependencies]
-test = ["liif-core[samples]", "pytest>=8"]
+test = ["liif-core[skimage]", "pytest>=8"]
 
 [project.entry-points."liif_core.plugins.v$api"]  # v$api: the version of the plugin API it is made for
 $name = "$module"

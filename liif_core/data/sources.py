@@ -150,7 +150,7 @@ def _paired_folders(source: PairedFoldersSource) -> tuple[list[_Entry], list[str
 def _skimage(source: SkimageSource) -> tuple[list[_Entry], list[str]]:
     spec = find_spec("skimage")  # found, not imported: importing takes a second, and its own loaders may download
     if spec is None:
-        raise MissingData('samples: they come with scikit-image, which is missing; pip install "liif-core[samples]"')
+        raise MissingData('samples: they come with scikit-image, which is missing; pip install "liif-core[skimage]"')
     found = _find(Path(spec.submodule_search_locations[0]) / "data", [], deep=False)
     known = {_stem(name): path for name, path in found.items()}
     problems = []

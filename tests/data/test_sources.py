@@ -273,7 +273,7 @@ def test_samples_that_are_not_there(monkeypatch):
     with pytest.raises(MissingData) as caught:
         open_images(SkimageSource(("chelsea",)))
     (line,) = caught.value.problems
-    assert 'pip install "liif-core[samples]"' in line
+    assert 'pip install "liif-core[skimage]"' in line
 
 
 # DIV2K
