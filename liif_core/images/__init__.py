@@ -1,7 +1,9 @@
 """Image files: reading any of them exactly, writing results of any size as they come."""
 
 from liif_core.images.arrays import fill_transparent, from_planes, to_planes
+from liif_core.images.numpy_images import picture_from_array, picture_to_array
 from liif_core.images.picture import Depth, Header, Metadata, Picture
+from liif_core.images.pillow_images import picture_from_pillow, picture_to_pillow
 from liif_core.images.planning import check_output, needs_whole
 from liif_core.images.reading import MAX_PIXELS, header, read_image
 from liif_core.images.target import Encoding, Target
@@ -22,6 +24,10 @@ __all__ = [
     "header",
     "needs_whole",
     "open_writer",
+    "picture_from_array",
+    "picture_from_pillow",
+    "picture_to_array",
+    "picture_to_pillow",
     "read_image",
     "to_planes",
 ]

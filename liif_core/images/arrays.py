@@ -77,6 +77,18 @@ def from_planes(
     return rows
 
 
+def to_eight_bit(picture: Picture) -> Picture:
+    """The picture in 8 bits: black to white of its span as 0 to 255, clipped and rounded to nearest."""
+    return with_rows(picture, from_planes(*to_planes(picture), "uint8"))
+
+
+def with_rows(picture: Picture, rows: np.ndarray) -> Picture:
+    """The picture with other pixels: rows (h, w, c), or (h, w, c + 1) where it has alpha, as of ``from_planes``."""
+    alpha = None if picture.alpha is None else rows[..., -1]
+    span = picture.span if rows.dtype == np.float32 else (0.0, top(rows.dtype.name))
+    return evolve(picture, color=rows[..., : picture.color.shape[2]], alpha=alpha, span=span)
+
+
 def top(depth: Depth) -> float:
     """The value of full alpha, and of white where the span is the whole range."""
     return 1.0 if depth == "float32" else float(np.iinfo(depth).max)

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 from liif_core.errors import UserError
 from liif_core.images import ifd, metadata
-from liif_core.images.picture import Header, Picture
+from liif_core.images.picture import Header, Metadata, Picture
 
 # Formats that their first bytes tell apart, and that Pillow decodes at full depth but for those high_depth.py is given.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -17,6 +17,7 @@ _GRAY = {"1", "L", "LA", "La"}
 _COLOR = {"RGB", "RGBX", "RGBA", "RGBa", "P", "PA"}
 _CONVERTED = {"CMYK", "YCbCr", "HSV", "LAB"}
 _OWN_PROFILE = {"CMYK", "LAB"}  # whose ICC profiles do not describe the RGB they become
+MODES = _GRAY | _COLOR | _CONVERTED
 
 
 def look(path: Path, number: int = 0) -> Header:
@@ -54,22 +55,33 @@ def read(path: Path, bits: int = 8, number: int = 0, page: ifd.Directory | None 
         if number:
             image.seek(number)
         image.load()
-        mode, notes = image.mode, []
         if page is None:
-            found, turn = metadata.from_pillow(image)
+            found, orientation = metadata.from_pillow(image)
         else:
-            found, turn = metadata.from_directory(page)[0], 1  # Pillow has turned it
+            found, orientation = metadata.from_directory(page)[0], 1  # Pillow has applied it
+        picture = to_picture(image, found, orientation, bits)
         if image.format == "MPO" and image.n_frames > 1:
-            notes.append(f"of the {image.n_frames} pictures in this file only the first is read")
-        if mode in _CONVERTED:
-            image, how = _to_rgb(image, found.icc)
-            notes.append(f"{mode} was converted to RGB{how}")
-            if mode in _OWN_PROFILE:
-                found = evolve(found, icc=None)
-        color, alpha = _separate(image, bits)
+            note = f"of the {image.n_frames} pictures in this file only the first is read"
+            picture = evolve(picture, notes=(note, *picture.notes))
+    return picture
+
+
+def to_picture(image: Image.Image, found: Metadata, orientation: int, bits: int = 8) -> Picture:
+    """The picture in a loaded image of one of ``MODES``; ``found`` is its metadata.
+
+    ``bits`` is how many the file has per sample: Pillow scales the pixels of a PNG of fewer than 8, but not the gray
+    value that stands for transparent.
+    """
+    mode, notes = image.mode, []
+    if mode in _CONVERTED:
+        image, how = _to_rgb(image, found.icc)
+        notes.append(f"{mode} was converted to RGB{how}")
+        if mode in _OWN_PROFILE:
+            found = evolve(found, icc=None)
+    color, alpha = _separate(image, bits)
     return Picture(
-        color=metadata.upright(color, turn),
-        alpha=None if alpha is None else metadata.upright(alpha, turn),
+        color=metadata.upright(color, orientation),
+        alpha=None if alpha is None else metadata.upright(alpha, orientation),
         mode=mode,
         span=(0.0, 255.0),
         metadata=found,
@@ -81,7 +93,7 @@ def _check_mode(path: Path, image: Image.Image) -> None:
     # Pillow would scale a PPM of more than 8 bits; the greatest value is the last of its decoder's arguments.
     arguments = image.tile[0][3] if image.format == "PPM" else ()
     deep = isinstance(arguments, tuple) and arguments and arguments[-1] > 255
-    if deep or (image.format != "PNG" and image.mode not in _GRAY | _COLOR | _CONVERTED):
+    if deep or (image.format != "PNG" and image.mode not in MODES):
         what = "of more than 8 bits a sample" if deep else f"of mode {image.mode}"
         raise UserError(f"{path}: a {image.format} {what} is not read; convert it to PNG or TIFF first")
 

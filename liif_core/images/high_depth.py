@@ -12,6 +12,7 @@ from liif_core.images import ifd, metadata
 from liif_core.images.arrays import top
 from liif_core.images.picture import Header, Picture
 
+NOT_FINITE = "some of its pixels are not finite numbers; replace them first"
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258, 262, 277, 338, 339
 _SEGMENTS = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
@@ -110,14 +111,12 @@ def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
     if pixels.shape[2] > head.channels + (alpha is not None):
         notes.append(f"{pixels.shape[2] - head.channels - (alpha is not None)} extra channels were left out")
     if not all(np.isfinite(part).all() for part in (color, alpha) if part is not None):
-        raise UserError(f"{path}: some of its pixels are not finite numbers; replace them first")
+        raise UserError(f"{path}: {NOT_FINITE}")
     if alpha is not None and ifd.numbers(page, _EXTRA)[place - head.channels] == _PREMULTIPLIED:
         color = _unmultiplied(color, alpha)
     found, turn = metadata.from_directory(page)
-    span = (0.0, top(head.depth))
-    if head.depth == "float32" and (color.min() < 0 or color.max() > 1):
-        span = (min(0.0, float(color.min())), max(1.0, float(color.max())))
-        notes.append(f"its values go beyond 0 to 1: {span[0]:g} to {span[1]:g} are taken as black to white")
+    span, beyond = span_of(color)
+    notes += beyond
     return Picture(
         color=metadata.upright(color, turn),
         alpha=None if alpha is None else metadata.upright(alpha, turn),
@@ -126,6 +125,15 @@ def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
         metadata=found,
         notes=tuple(notes),
     )
+
+
+def span_of(color: np.ndarray) -> tuple[tuple[float, float], list[str]]:
+    """The values that stand for black and white, and notes: the range of the type, or wider where floats go beyond."""
+    white = top(color.dtype.name)
+    if color.dtype != np.float32 or (color.min() >= 0 and color.max() <= white):
+        return (0.0, white), []
+    low, high = min(0.0, float(color.min())), max(white, float(color.max()))
+    return (low, high), [f"its values go beyond 0 to 1: {low:g} to {high:g} are taken as black to white"]
 
 
 def _package(path: Path, name: str) -> ModuleType:

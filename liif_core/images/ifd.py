@@ -74,19 +74,22 @@ def read_directories(stream: BinaryIO) -> list[Directory]:
     pages, seen, offset = [], set(), reader.first
     while offset and len(pages) < _MOST_PAGES:
         if offset in seen:
-            raise ValueError("the chain of TIFF directories bites its own tail")
+            raise ValueError("the TIFF directory chain is cyclic")
         seen.add(offset)
-        directory, offset = reader.directory(offset)
-        for tag in (EXIF, GPS):
-            if tag in directory:
-                try:
-                    directory[tag], _ = reader.directory(numbers(directory, tag)[0])
-                except (ValueError, IndexError):
-                    del directory[tag]
+        directory, offset = reader.page(offset)
         pages.append(directory)
     if not pages:
         raise ValueError("there is no TIFF directory")
     return pages
+
+
+def read_first(stream: BinaryIO) -> Directory:
+    """The first directory alone, such as the one that describes the picture in an EXIF block.
+
+    Where the next one is does not matter. Raises ValueError where the first cannot be read.
+    """
+    reader = _Reader(stream)
+    return reader.page(reader.first)[0]
 
 
 class _Reader:
@@ -110,6 +113,17 @@ class _Reader:
         self.stream.seek(offset)
         return self.stream.read(count)
 
+    def page(self, offset: int) -> tuple[Directory, int]:
+        """The directory at ``offset`` with its EXIF and GPS directories, and the offset of the next one (0: none)."""
+        directory, following = self.directory(offset)
+        for tag in (EXIF, GPS):
+            if tag in directory:
+                try:
+                    directory[tag], _ = self.directory(numbers(directory, tag)[0])
+                except (ValueError, IndexError):
+                    del directory[tag]
+        return directory, following
+
     def directory(self, offset: int) -> tuple[Directory, int]:
         """The directory at ``offset``, and the offset of the next one (0: none)."""
         count_size, entry_size, pointer = (8, 20, "Q") if self.big else (2, 12, "I")
@@ -128,7 +142,11 @@ class _Reader:
                     continue
                 values = np.frombuffer(data, self.order + name).astype("<" + name)
                 directory.setdefault(tag, Entry(kind, values))
-        return directory, self.unpack(pointer, self.at(offset + count_size + len(table), struct.calcsize(pointer)))
+        try:
+            following = self.at(offset + count_size + len(table), struct.calcsize(pointer))
+        except ValueError:
+            return directory, 0  # some programs leave out the last pointer
+        return directory, self.unpack(pointer, following)
 
 
 def directory_bytes(directory: Directory, offset: int, big: bool = False) -> bytes:

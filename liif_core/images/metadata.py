@@ -11,12 +11,15 @@ from attrs import evolve
 from PIL import Image
 
 from liif_core.images import ifd
-from liif_core.images.picture import Metadata
+from liif_core.images.picture import Metadata, Picture
 from liif_core.sizes import Size
 
 ORIENTATION = 0x0112
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
-_XMP, _ICC = 0x02BC, 0x8773
+XMP, _ICC = 0x02BC, 0x8773
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>))(\d)")
+_EXIF_PREFIX = b"Exif\0\0"
+_EXIF_TEXTS = ("exif", "APP1")
 _PIXEL_SIDES = (0xA002, 0xA003)  # EXIF: width and height of the image it describes
 # What describes the picture, not its storage: description, make, model, software, date, artist, copyright, rating,
 # Windows' title to subject, the EXIF and GPS directories.
@@ -38,29 +41,46 @@ _KEPT = {
 _BOUND_TO_FILE = (0x927C, 0xA005)
 
 
-def from_pillow(image: Image.Image) -> tuple[Metadata, int]:
-    """Metadata and EXIF orientation (1 to 8) of an image that Pillow has loaded; of a TIFF use ``from_directory``."""
+def from_pillow(image: Image.Image, exif: bytes | None = None) -> tuple[Metadata, int]:
+    """Metadata and orientation (1 to 8) of an image that Pillow has loaded; of a TIFF file use ``from_directory``.
+
+    ``exif`` is used in place of the EXIF block in ``image.info``.
+    """
     info = image.info
     text = dict(getattr(image, "text", {}))
     packet = text.pop("XML:com.adobe.xmp", None)
-    xmp = info.get("xmp") or packet
     comment = info.get("comment")
     if isinstance(comment, bytes) and comment:
         text.setdefault("Comment", comment.decode("utf-8", "replace"))
-    exif, turn = _exif(info.get("exif"))
+    page = _exif_page(stored_exif(image) if exif is None else exif)
+    xmp = _xmp(info) or packet
     found = Metadata(
         icc=info.get("icc_profile") or None,
-        exif=exif,
+        exif=_cleaned(page),
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
         text={key: str(value) for key, value in text.items() if not key.startswith("Raw profile type")},
         dpi=_dpi(info),
     )
-    return _upright_xmp(found), turn
+    return _upright_xmp(found), _orientation(page, found.xmp)
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation (1 to 8) of an image that Pillow has opened; of a TIFF use ``from_directory``."""
-    return _exif(image.info.get("exif"))[1]
+    """The orientation (1 to 8) of an image that Pillow has opened; of a TIFF use ``from_directory``."""
+    xmp = _xmp(image.info)
+    return _orientation(_exif_page(stored_exif(image)), xmp.encode() if isinstance(xmp, str) else xmp)
+
+
+def stored_exif(image: Image.Image) -> bytes | None:
+    """The EXIF block in ``image.info``, or in the text that old programs kept it as in a PNG; maybe with a prefix."""
+    block = image.info.get("exif")
+    for name in _EXIF_TEXTS:
+        text = image.info.get(f"Raw profile type {name}")
+        if not block and isinstance(text, str):
+            try:
+                block = bytes.fromhex("".join(text.split("\n")[3:]))
+            except ValueError:
+                continue
+    return block if isinstance(block, bytes) else None
 
 
 def from_directory(page: ifd.Directory) -> tuple[Metadata, int]:
@@ -70,10 +90,10 @@ def from_directory(page: ifd.Directory) -> tuple[Metadata, int]:
     found = Metadata(
         icc=ifd.raw(page, _ICC) or None,
         exif=_cleaned(page),
-        xmp=ifd.raw(page, _XMP) or None,
+        xmp=ifd.raw(page, XMP) or None,
         dpi=_dpi({"dpi": [value * inches for value in resolution]} if inches else {}),
     )
-    return _upright_xmp(found), _orientation(page)
+    return _upright_xmp(found), _orientation(page, found.xmp)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -88,6 +108,14 @@ def matching_icc(metadata: Metadata, channels: int) -> Metadata:
     """Without its ICC profile, if that is made for other colors than the ``channels`` (1: gray, 3: RGB) given."""
     wanted = b"GRAY" if channels == 1 else b"RGB "
     return metadata if metadata.icc is None or metadata.icc[16:20] == wanted else evolve(metadata, icc=None)
+
+
+def without_foreign_icc(picture: Picture) -> Picture:
+    """The picture without its ICC profile, and with a note, if that is made for other colors than the picture has."""
+    if picture.metadata.icc is None or matching_icc(picture.metadata, picture.color.shape[2]).icc is not None:
+        return picture
+    note = "its ICC profile is for other colors than it has, and was left out"
+    return evolve(picture, metadata=evolve(picture.metadata, icc=None), notes=(*picture.notes, note))
 
 
 def exif_directory(metadata: Metadata, size: Size) -> ifd.Directory:
@@ -110,18 +138,26 @@ def exif_block(metadata: Metadata, size: Size) -> bytes | None:
     return ifd.block(directory) if directory else None
 
 
-def _exif(data: bytes | None) -> tuple[bytes | None, int]:
-    """EXIF that describes the picture, and its orientation; broken EXIF is treated as absent."""
+def _xmp(info: Mapping[Any, Any]) -> str | bytes | None:
+    return info.get("xmp") or info.get("XML:com.adobe.xmp") or None
+
+
+def _exif_page(data: bytes | None) -> ifd.Directory:
+    """The first directory of an EXIF block; empty where the block is broken or absent."""
+    while data and data.startswith(_EXIF_PREFIX):  # some programs write it twice
+        data = data[len(_EXIF_PREFIX) :]
     try:
-        page = ifd.read_directories(io.BytesIO((data or b"").removeprefix(b"Exif\0\0")))[0]
+        return ifd.read_first(io.BytesIO(data or b""))
     except ValueError:
-        return None, 1
-    return _cleaned(page), _orientation(page)
+        return {}
 
 
-def _orientation(page: ifd.Directory) -> int:
-    value = (ifd.numbers(page, ORIENTATION) or [1])[0]
-    return value if value in range(1, 9) else 1
+def _orientation(page: ifd.Directory, xmp: bytes | None) -> int:
+    """The orientation that EXIF gives, or else XMP; 1 where neither does."""
+    stated = ifd.numbers(page, ORIENTATION)
+    if not stated and (match := _XMP_ORIENTATION.search(xmp or b"")):
+        stated = [int(match[2])]
+    return stated[0] if stated and stated[0] in range(1, 9) else 1
 
 
 def _cleaned(page: ifd.Directory) -> bytes | None:
@@ -134,8 +170,7 @@ def _cleaned(page: ifd.Directory) -> bytes | None:
 def _upright_xmp(metadata: Metadata) -> Metadata:
     if metadata.xmp is None:
         return metadata
-    turned = re.sub(rb"(tiff:Orientation(?:=[\"']|>))\d", rb"\g<1>1", metadata.xmp)
-    return evolve(metadata, xmp=turned)
+    return evolve(metadata, xmp=_XMP_ORIENTATION.sub(rb"\g<1>1", metadata.xmp))
 
 
 def _ratio(pair: list[int]) -> float:

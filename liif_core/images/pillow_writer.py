@@ -1,13 +1,21 @@
 """JPEG and WebP, whose encoders want the whole image at once: collected as it comes, encoded at the end."""
 
 import io
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from attrs import evolve
+from PIL import Image, PngImagePlugin
 
-from liif_core.images.metadata import exif_block
+from liif_core.images.metadata import XMP, exif_block
+from liif_core.images.picture import Metadata
+from liif_core.images.png import text_chunks
 from liif_core.images.target import Target
+from liif_core.sizes import Size
+
+_EXIF_PREFIX = b"Exif\0\0"
+_MOST_IN_JPEG = 65_000  # bytes of a block of metadata: it lives in one segment
+_BLOCK_NAMES = {"exif": "EXIF", "xmp": "XMP", "text": "comment"}
 
 
 class WholeSink:
@@ -33,20 +41,57 @@ class WholeSink:
     def finish(self) -> None:
         """Encode, and write the file."""
         encoding = self.target.encoding
-        if self.target.format.name == "JPEG":
-            options = {"quality": encoding.quality, "subsampling": 0}
-        else:
-            options = {"quality": encoding.quality, "lossless": encoding.lossless}
-        # Not straight into the file: Pillow takes no notice of a write that a full disk cut short.
+        kind = self.target.format.name.upper()
+        options: dict[str, Any] = {"quality": encoding.quality}
+        options |= {"subsampling": 0} if kind == "JPEG" else {"lossless": encoding.lossless}
+        options |= save_options(self.target.metadata, self.target.size, kind)
+        # Not straight into the file: Pillow does not notice a write that a full disk cut short.
         encoded = io.BytesIO()
-        self.canvas.save(encoded, self.target.format.name.upper(), **options, **self._carried())
+        self.canvas.save(encoded, kind, **options)
         self.file.write(encoded.getbuffer())
 
-    def _carried(self) -> dict:
-        metadata = self.target.metadata
-        exif = exif_block(metadata, self.target.size)
-        comment = metadata.text.get("Comment")
-        carried = {"icc_profile": metadata.icc, "xmp": metadata.xmp, "exif": b"Exif\0\0" + exif if exif else None}
-        if self.target.format.name == "JPEG":
-            carried |= {"dpi": metadata.dpi, "comment": comment.encode() if comment else None}
-        return {name: value for name, value in carried.items() if value is not None}
+
+def save_options(metadata: Metadata, size: Size, kind: str) -> dict[str, Any]:
+    """The parameters with which Pillow's ``save`` writes metadata, as far as a format can hold it.
+
+    ``kind`` is Pillow's name of the format. Formats other than PNG, JPEG, WebP and TIFF get none.
+    """
+    exif = exif_block(metadata, size)
+    comment = metadata.text.get("Comment")
+    options: dict[str, Any] = {"icc_profile": metadata.icc, "exif": _EXIF_PREFIX + exif if exif else None}
+    if kind == "JPEG":
+        options |= {"xmp": metadata.xmp, "dpi": metadata.dpi, "comment": comment.encode() if comment else None}
+    elif kind == "WEBP":
+        options["xmp"] = metadata.xmp
+    elif kind == "PNG":
+        chunks = PngImagePlugin.PngInfo()
+        for name, data in text_chunks(metadata):
+            chunks.add(name, data)
+        options |= {"dpi": metadata.dpi, "pnginfo": chunks}
+    elif kind == "TIFF":
+        options |= {"dpi": metadata.dpi, "exif": _tiff_exif(options["exif"], metadata.xmp)}
+    else:
+        return {}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _tiff_exif(exif: bytes | None, xmp: bytes | None) -> Image.Exif:
+    tags = Image.Exif()
+    if exif:
+        tags.load(exif)
+    if xmp:
+        tags[XMP] = xmp  # a TIFF keeps both in one directory
+    return tags
+
+
+def fitting_jpeg(metadata: Metadata, size: Size) -> tuple[Metadata, list[str]]:
+    """Metadata without what is too long for a JPEG, and notes on what was left out."""
+    blocks = {
+        "exif": exif_block(metadata, size),
+        "xmp": metadata.xmp,
+        "text": metadata.text.get("Comment", "").encode(),
+    }
+    long = [name for name, data in blocks.items() if data and len(data) > _MOST_IN_JPEG]
+    notes = [f"its {_BLOCK_NAMES[name]} is too long for a JPEG, and was left out" for name in long]
+    changes: dict[str, Any] = {name: {} if name == "text" else None for name in long}
+    return evolve(metadata, **changes), notes

@@ -9,14 +9,13 @@ from attrs import evolve
 
 from liif_core.errors import UserError, did_you_mean
 from liif_core.images import png, tiff
-from liif_core.images.metadata import exif_block, matching_icc
+from liif_core.images.metadata import matching_icc
 from liif_core.images.picture import Depth, Metadata
+from liif_core.images.pillow_writer import fitting_jpeg
 from liif_core.images.target import FORMATS, Encoding, Format, Target
 from liif_core.sizes import Size
 
 _MOST_HELD = 64 << 20  # bytes in a row of tiles that nobody asked for
-_MOST_IN_JPEG = 65_000  # bytes of a block of metadata: it lives in one segment
-_BLOCK_NAMES = {"exif": "EXIF", "xmp": "XMP", "text": "comment"}
 
 
 def needs_whole(format: str) -> bool:
@@ -61,7 +60,7 @@ def check_output(
     notes = [] if kept == depth else [f"{kind.name} does not hold {depth}: the values are rounded to {kept}"]
     metadata = matching_icc(metadata, 1 if channels < 3 else 3)
     if kind.name == "JPEG":
-        metadata, lost = _fitting_jpeg(metadata, size)
+        metadata, lost = fitting_jpeg(metadata, size)
         notes += lost
     if kind.name == "TIFF" and encoding.tiled is None:
         encoding = evolve(encoding, tiled=tiff.is_big(height * row) and tiff.TILE * row <= _MOST_HELD)
@@ -100,17 +99,6 @@ def _place_problems(path: Path, need: int) -> list[str]:
             "make room, write elsewhere, or choose a smaller size"
         ]
     return []
-
-
-def _fitting_jpeg(metadata: Metadata, size: Size) -> tuple[Metadata, list[str]]:
-    blocks = {
-        "exif": exif_block(metadata, size),
-        "xmp": metadata.xmp,
-        "text": metadata.text.get("Comment", "").encode(),
-    }
-    long = [name for name, data in blocks.items() if data and len(data) > _MOST_IN_JPEG]
-    notes = [f"its {_BLOCK_NAMES[name]} is too long for a JPEG, and was left out" for name in long]
-    return evolve(metadata, **{name: {} if name == "text" else None for name in long}), notes
 
 
 def _memory(kind: Format, size: Size, channels: int, row: int, encoding: Encoding) -> int:

@@ -103,7 +103,7 @@ def _filtered(rows: np.ndarray, above: np.ndarray, step: int) -> bytes:
 
 
 def _metadata_chunks(metadata: Metadata, size: Size) -> list[tuple[bytes, bytes]]:
-    chunks = []
+    chunks: list[tuple[bytes, bytes]] = []
     if metadata.icc:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.dpi:
@@ -111,6 +111,12 @@ def _metadata_chunks(metadata: Metadata, size: Size) -> list[tuple[bytes, bytes]
     exif = exif_block(metadata, size)
     if exif:
         chunks.append((b"eXIf", exif))
+    return chunks + text_chunks(metadata)
+
+
+def text_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
+    """The chunks, as pairs of type and data, that hold XMP and text."""
+    chunks = []
     if metadata.xmp:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
     for keyword, text in metadata.text.items():

@@ -48,10 +48,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
             picture = high_depth.read_png(path, place.color_type)
         else:
             picture = high_depth.read_tiff(path, place.number, place.page)
-    if picture.metadata.icc and metadata.matching_icc(picture.metadata, picture.color.shape[2]).icc is None:
-        note = "its ICC profile is for other colors than it has, and was left out"
-        picture = evolve(picture, metadata=evolve(picture.metadata, icc=None), notes=(*picture.notes, note))
-    return picture
+    return metadata.without_foreign_icc(picture)
 
 
 @frozen(eq=False)
