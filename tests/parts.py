@@ -88,7 +88,7 @@ class Sampling(nn.Module):
 
 
 class Conditioning(nn.Module):
-    channels = 3
+    channels, scope = 3, "query"
 
     def __init__(self, options):
         super().__init__()
@@ -102,12 +102,12 @@ class Conditioning(nn.Module):
 
 class Decoder(nn.Module):
     needs = frozenset({"coordinate", "cell"})
-    pointwise, scale_dependent, radius = True, False, 0
+    num_statistics, scale_dependent, radius = 0, False, 0
 
     def __init__(self, options, in_channels, out_channels, neighbours, conditions):
         super().__init__()
         self.code = nn.Conv2d(in_channels, 16, 1)
-        self.told = nn.Linear(4, 16)
+        self.conditions = nn.Linear(4, 16)
         self.last = nn.Linear(16, out_channels)
 
     def prepare(self, field, image_conditions):
@@ -115,38 +115,38 @@ class Decoder(nn.Module):
 
     def decode(self, maps, sites, conditions):
         hidden = gather(maps["code"], sites.index)
-        told = [conditions[name].expand(*hidden.shape[:-1], 2) for name in ("coordinate", "cell")]
-        hidden = hidden + self.condition_names(torch.cat(told, dim=-1))
+        given = [conditions[name].expand(*hidden.shape[:-1], 2) for name in ("coordinate", "cell")]
+        hidden = hidden + self.conditions(torch.cat(given, dim=-1))
         return blend(self.last(hidden.relu()), sites.weight)
 
 
-class GlobalDecoder(Decoder):
-    """A query's color depends on the others, in a way that only it knows."""
+class WholeSetDecoder(Decoder):
+    """A color depends on all queries in a way that cannot be computed in chunks."""
 
-    pointwise = False
+    num_statistics = None
 
     def decode(self, maps, sites, conditions):
         colors = super().decode(maps, sites, conditions)
         return colors - colors.mean(tuple(range(1, colors.ndim - 1)), keepdim=True)
 
 
-class PassesDecoder(Decoder):
-    """A query's color depends on two means over all: of the colors, and then of how far they are from that."""
+class StatisticsDecoder(Decoder):
+    """A color depends on two means over all queries: the mean color, then the mean squared distance from it."""
 
-    pointwise, num_statistics = False, 2
+    num_statistics = 2
 
-    def moment(self, maps, sites, conditions):
+    def partial_statistic(self, maps, sites, conditions, known):
         colors = super().decode(maps, sites, conditions).flatten(1, -2)
-        return (colors - maps["mean"].unsqueeze(1)).square().mean(1) if "mean" in maps else colors.mean(1)
+        return (colors - known[0].unsqueeze(1)).square().mean(1) if known else colors.mean(1)
 
-    def knowing(self, maps, mean):
-        return {**maps, "spread" if "mean" in maps else "mean": mean}
+    def with_statistic(self, known, statistic):
+        return (*known, statistic)
 
-    def decode(self, maps, sites, conditions):
-        while "spread" not in maps:
-            maps = self.knowing(maps, self.moment(maps, sites, conditions))
+    def decode(self, maps, sites, conditions, known=()):
+        while len(known) < 2:
+            known = self.with_statistic(known, self.partial_statistic(maps, sites, conditions, known))
         colors = super().decode(maps, sites, conditions)
-        mean, spread = (maps[n].reshape(len(colors), *[1] * (colors.ndim - 2), -1) for n in ("mean", "spread"))
+        mean, spread = (value.reshape(len(colors), *[1] * (colors.ndim - 2), -1) for value in known)
         return (colors - mean) / (spread + 0.1)
 
 
@@ -167,8 +167,8 @@ GOOD = {
     Sampling: "sampling",
     Conditioning: "conditioning",
     Decoder: "decoder",
-    GlobalDecoder: "decoder",
-    PassesDecoder: "decoder",
+    WholeSetDecoder: "decoder",
+    StatisticsDecoder: "decoder",
     CellDecoder: "decoder",
 }
 

@@ -1,7 +1,7 @@
-"""LIIF's query written out plainly (Chen, Liu, Wang, CVPR 2021, section 3), and small models to compare it with.
+"""A plain implementation of LIIF's query (Chen, Liu, Wang, CVPR 2021, section 3), and small models to compare with.
 
-One corner at a time, every code and every joined input materialised, the whole MLP for each corner: slow, and short
-enough to be checked by eye.
+It handles one corner at a time, stores every code and every joined input, and applies the whole MLP for each corner:
+slow, and short enough to be checked by eye.
 """
 
 from collections.abc import Sequence
@@ -28,20 +28,20 @@ def centers(height: int, width: int) -> Tensor:
     """(height, width, 2): the positions (y, x) of pixel centers, the whole image being [-1, 1].
 
     In float32 and in the published order of operations: where a query lies at a code's own center beside a border,
-    all four areas vanish, and only rounding says how the codes weigh.
+    all four areas vanish, and rounding alone decides the weights.
     """
     ys, xs = (-1 + 1 / n + 2 / n * torch.arange(n).float() for n in (height, width))
     return torch.stack([ys[:, None].expand(height, width), xs[None, :].expand(height, width)], dim=-1)
 
 
 def nearest(maps: Tensor, position: Tensor) -> Tensor:
-    """(B, C, h, w) at positions (B, N, 2) (y, x) -> (B, N, C), by torch's own nearest sampling."""
+    """(B, C, h, w) at positions (B, N, 2) (y, x) -> (B, N, C), by torch's nearest sampling."""
     values = F.grid_sample(maps, position.flip(-1).unsqueeze(1), mode="nearest", align_corners=False)
     return values[:, :, 0].transpose(1, 2)
 
 
 def moved_to_corner(coord: Tensor, corner: tuple[int, int] | None, size: tuple[int, int]) -> Tensor:
-    """Where the code towards a corner is looked for: half a feature cell and 1e-6 away, inside the image."""
+    """The position whose nearest code is read for a corner: half a feature cell and 1e-6 away, inside the image."""
     if corner is not None:  # one addition per axis, as published: two would round differently where codes tie
         coord = torch.stack([coord[..., axis] + (corner[axis] / size[axis] + 1e-6) for axis in (0, 1)], dim=-1)
     return coord.clamp(-1 + 1e-6, 1 - 1e-6)
@@ -77,25 +77,24 @@ def query(
         moved = moved_to_corner(coord, corner, (height, width))
         code, home = nearest(codes, moved), nearest(where_codes_are, moved)
         offset = (coord - home) * size
-        told = {"coordinate": offset, "cell": cell * size}
-        answers.append(mlp(layers, torch.cat([code, *(told[name] for name in conditioning)], dim=-1)))
+        conditions = {"coordinate": offset, "cell": cell * size}
+        answers.append(mlp(layers, torch.cat([code, *(conditions[name] for name in conditioning)], dim=-1)))
         areas.append((offset[..., 0] * offset[..., 1]).abs() + 1e-9)
     if not ensemble:
         return answers[0]
-    # a corner weighs as much as the area between the query and the corner diagonally opposite
+    # the weight of a corner is the area between the query and the diagonally opposite corner
     total = sum(areas)
     return sum(answer * (area / total).unsqueeze(-1) for answer, area in zip(answers, reversed(areas)))
 
 
 def answer(model: liif_core.ContinuousModel, image: Tensor, coord: Tensor, cell: Tensor, size: int = 3) -> Tensor:
-    """What a composed LIIF with this encoder and these weights must answer, without its residual: [0, 1] space."""
+    """The expected colors of a composed LIIF with this encoder and these weights, without its residual; [0, 1] space."""
     features = model.encoder((image - 0.5) / 0.5)
     layers = [(layer.weight, layer.bias) for layer in model.decoder.layers]
-    told = model.condition_names
     ensemble = model.sampling.neighbours == 4
     coord = coord.expand(len(image), -1, 2)
     cell = cell.expand(coord.shape)
-    return query(unfolded(features, size), coord, cell, layers, told, ensemble) * 0.5 + 0.5
+    return query(unfolded(features, size), coord, cell, layers, model.condition_names, ensemble) * 0.5 + 0.5
 
 
 def small_model(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from parts import PassesDecoder
+from parts import StatisticsDecoder
 from reference import small_model
 from torch import nn
 
@@ -335,7 +335,7 @@ def test_pointwise_with_passes_is_refused(extended):
 def test_many_points_are_decoded_in_blocks_and_passes(registry, image, monkeypatch):
     """More scattered points than a block: the same colors, and in whatever order they come."""
     model = small_model(registry)
-    model.decoder = PassesDecoder(None, 36, 3, 4, {"coordinate": 2, "cell": 2}).requires_grad_(False)
+    model.decoder = StatisticsDecoder(None, 36, 3, 4, {"coordinate": 2, "cell": 2}).requires_grad_(False)
     coord, cell = torch.rand(2, 500, 2) * 2 - 1, torch.tensor([0.1, 0.1])
     at_once = model.encode(image).query(coord, cell)
     monkeypatch.setattr("liif_core.model.composed_image.CACHE", 1)  # blocks of 128

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parts import PassesDecoder
+from parts import StatisticsDecoder
 from reference import small_model
 from torch import nn
 
@@ -85,7 +85,7 @@ def models(registry):
         conditions={"coordinate": 2, "cell": 2},
     )
     of_all = small_model(registry, residual="bilinear")
-    of_all.decoder = PassesDecoder(None, 36, 3, 4, {"coordinate": 2, "cell": 2})
+    of_all.decoder = StatisticsDecoder(None, 36, 3, 4, {"coordinate": 2, "cell": 2})
     return [*made, blocks.eval().requires_grad_(False), of_all.eval().requires_grad_(False)]
 
 
