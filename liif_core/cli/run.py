@@ -21,6 +21,7 @@ from liif_core.experiment.toml_file import (
     ExperimentFile,
     Resolved,
     plugins_of,
+    plugins_used,
     read_experiment_file,
     resolve,
     resolved_toml,
@@ -206,7 +207,7 @@ def _differences(a: Any, b: Any, path: str = "") -> list[str]:
 def _versions(experiment: Experiment) -> dict[str, str]:
     import platform
 
-    return {"python": platform.python_version(), "torch": torch.__version__, **plugins_of(experiment.model)}
+    return {"python": platform.python_version(), "torch": torch.__version__, **plugins_used(experiment)}
 
 
 def _count(model: torch.nn.Module) -> int:

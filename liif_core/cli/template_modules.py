@@ -1,9 +1,7 @@
-"""The working module that ``liif new-plugin`` starts each kind with; see ``liif_core.cli.templates``."""
-
-from liif_core.registry.components import Kind
+"""Working modules of the parts of a composition, for ``liif new-plugin``; see ``liif_core.cli.templates``."""
 
 ENCODER = '''\
-"""The encoder '$name': say here what it is, and where it was published."""
+"""The encoder '$name'. Describe here what it computes, and where it was published."""
 
 from attrs import frozen
 from attrs.validators import ge
@@ -19,14 +17,14 @@ class ${title}Options:
 
 
 class $title(nn.Module):
-    """Image (B, in_channels, h, w) in [-1, 1] -> features (B, channels, h, w): a code for each pixel."""
+    """Image (B, in_channels, h, w) in [-1, 1] -> features (B, channels, h, w): one latent code per pixel."""
 
-    multiple_of = 1  # any size will do; 8 would have the framework pad images to multiples of 8, and crop
+    multiple_of = 1  # any image size; with 8, the framework pads images to multiples of 8 and crops the features
 
     def __init__(self, options: ${title}Options, in_channels: int):
         super().__init__()
         width = self.out_channels = options.channels
-        self.receptive_radius = 1 + options.layers  # how many pixels away a code can see; None: the whole image
+        self.receptive_radius = 1 + options.layers  # pixels, in each direction, that a code depends on; None: all
         self.first = nn.Conv2d(in_channels, width, 3, padding=1)
         self.rest = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(options.layers))
 
@@ -43,9 +41,9 @@ def liif_encoders():
 '''
 
 FEATURES = '''\
-"""The features '$name': say here what they are, and where they were published.
+"""The features '$name'. Describe here what they compute, and where they were published.
 
-To start from: each code is joined with the average of the codes around it.
+This starting point concatenates each code with the average of the codes around it.
 """
 
 import torch
@@ -59,11 +57,11 @@ from liif_core import Component, LatentField, hookimpl, option
 
 @frozen
 class ${title}Options:
-    size: int = option("Side of the square of codes that are averaged: odd.", 3, check=in_((1, 3, 5, 7)))
+    size: int = option("Side of the square of codes that is averaged, an odd number.", 3, check=in_((1, 3, 5, 7)))
 
 
 class ${title}Field(LatentField):
-    """Codes of twice the channels: the feature, then the average."""
+    """Codes of 2 C channels: the feature, then the average around it."""
 
     def __init__(self, features: Tensor, size: int):
         self.features = features
@@ -76,13 +74,13 @@ class ${title}Field(LatentField):
 
 
 class $title(nn.Module):
-    """Features (B, C, h, w) -> a field of 2 C channels."""
+    """Features (B, C, h, w) -> a latent field of 2 C channels."""
 
     def __init__(self, options: ${title}Options, in_channels: int):
         super().__init__()
         self.size = options.size
         self.channels = 2 * in_channels
-        self.radius = options.size // 2  # how many codes away one code of the field looks
+        self.radius = options.size // 2  # codes, in each direction, that one code of the field is made from
 
     def forward(self, features: Tensor) -> ${title}Field:
         return ${title}Field(features, self.size)
@@ -94,9 +92,9 @@ def liif_features():
 '''
 
 SAMPLING = '''\
-"""The sampling '$name': say here what it is, and where it was published.
+"""The sampling '$name'. Describe here what it computes, and where it was published.
 
-To start from: the nearest code and the four beside it, each weighted by how near it is.
+This starting point reads the nearest code and its four neighbors, weighted by their distance.
 """
 
 import torch
@@ -109,14 +107,14 @@ from liif_core import Component, Query, Sites, hookimpl, option
 
 @frozen
 class ${title}Options:
-    sharpness: float = option("How fast the weight of a code falls with its distance.", 1.0, check=gt(0))
+    sharpness: float = option("How fast the weight of a code decreases with its distance.", 1.0, check=gt(0))
 
 
 class $title(nn.Module):
-    """A query -> the K = 5 codes it reads, how far it is from each, and with what weight."""
+    """A query -> its K = 5 codes: their indices, offsets and weights."""
 
     neighbours = 5
-    reach = 1  # how many codes away from the nearest it reads
+    reach = 1  # codes, in each direction from the nearest one, that a query may read
     steps = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))  # (row, column)
 
     def __init__(self, options: ${title}Options):
@@ -126,10 +124,10 @@ class $title(nn.Module):
     def forward(self, query: Query, grid: tuple[int, int]) -> Sites:
         coord = query.coord  # (B, *Q, 2)
         size = torch.tensor(grid, device=coord.device)
-        position = ((coord + 1) * size - 1) / 2  # counted in codes, with fractions between them
+        position = ((coord + 1) * size - 1) / 2  # in codes: 0 is the center of the first one
         steps = torch.tensor(self.steps, device=coord.device).view(5, *[1] * (coord.ndim - 1), 2)
         code = torch.minimum((position.round() + steps).clamp(min=0), size - 1)  # (K, B, *Q, 2)
-        offset = 2 * (position - code)  # in feature-cell units one cell is 2
+        offset = 2 * (position - code)  # feature-cell units: one cell is 2 wide
         weight = torch.softmax(-self.sharpness * offset.square().sum(-1), dim=0)
         row, column = code.long().unbind(-1)
         return Sites(row * grid[1] + column, offset, weight)
@@ -141,9 +139,9 @@ def liif_samplings():
 '''
 
 CONDITIONING = '''\
-"""The conditioning '$name': say here what it is, and where it was published.
+"""The conditioning '$name'. Describe here what it computes, and where it was published.
 
-To start from: sines and cosines of the query's offset from the code, at doubling frequencies.
+This starting point computes sines and cosines of the offset from query to code, at doubling frequencies.
 """
 
 import math
@@ -158,11 +156,13 @@ from liif_core import Component, Query, Sites, hookimpl, option
 
 @frozen
 class ${title}Options:
-    frequencies: int = option("How many frequencies, each twice the one before.", 3, check=ge(1))
+    frequencies: int = option("Number of frequencies; each is twice the one before.", 3, check=ge(1))
 
 
 class $title(nn.Module):
-    """A query -> (K, B, *Q, channels), float32: what the decoder is told of it, besides the code."""
+    """A query and its codes -> (K, B, *Q, channels), float32: an input of the decoder."""
+
+    scope = "query"  # it depends on the query; "image": on the queried pixel's size alone
 
     def __init__(self, options: ${title}Options):
         super().__init__()
@@ -181,9 +181,9 @@ def liif_conditionings():
 '''
 
 DECODER = '''\
-"""The decoder '$name': say here what it is, and where it was published.
+"""The decoder '$name'. Describe here what it computes, and where it was published.
 
-To start from: the conditions scale and shift each latent code, and one more layer makes colors of it.
+In this starting point the conditions scale and shift each latent code, and two linear layers turn it into a color.
 """
 
 from collections.abc import Mapping
@@ -202,20 +202,20 @@ class ${title}Options:
 
 
 class $title(nn.Module):
-    """Latent codes and conditions -> colors."""
+    """Latent codes and conditions -> colors, in [-1, 1] space."""
 
-    needs = frozenset({"coordinate"})  # conditions it cannot do without; it is given every one that is declared
-    num_statistics = 0  # a query's color does not depend on the other queries
-    scale_dependent = False  # prepare looks at the codes alone, and not at what is told of the whole image
-    radius = 0  # nor, around each code, at others
+    needs = frozenset({"coordinate"})  # required conditions; others that the experiment lists are passed too
+    num_statistics = 0  # a color does not depend on other queries
+    scale_dependent = False  # prepare does not use image_conditions
+    radius = 0  # codes, in each direction, that prepare reads around each code
 
     def __init__(
         self,
         options: ${title}Options,
-        in_channels: int,  # of a code
+        in_channels: int,  # channels of a latent code
         out_channels: int,
-        conditions: Mapping[str, int],  # name -> width
-        neighbours: int,  # K: how many codes a query reads
+        conditions: Mapping[str, int],  # condition name -> channels
+        neighbours: int,  # K, the number of codes that a query reads
     ):
         super().__init__()
         self.condition_names = tuple(conditions)
@@ -224,17 +224,17 @@ class $title(nn.Module):
         self.middle = nn.Linear(options.hidden, options.hidden)
         self.last = nn.Linear(options.hidden, out_channels)
         for parameter in self.last.parameters():
-            nn.init.zeros_(parameter)  # with a residual, training starts from it
+            nn.init.zeros_(parameter)  # so that training starts from the residual image
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
-        """What is needed of every code, once per image: here the layer that sees nothing else."""
+        """Computed once per image: here, the layer that depends on the codes alone."""
         return {"code": as_rows(field.linear(self.code.weight, self.code.bias))}
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
-        """What is left to do for every query; (B, *Q, out_channels)."""
+        """Computed for every query; returns (B, *Q, out_channels)."""
         code = gather(maps["code"], sites.index)  # (K, B, *Q, hidden)
-        told = [conditions[name].expand(*code.shape[:-1], -1) for name in self.condition_names]
-        scale, shift = self.condition(torch.cat(told, dim=-1)).chunk(2, dim=-1)
+        given = [conditions[name].expand(*code.shape[:-1], -1) for name in self.condition_names]
+        scale, shift = self.condition(torch.cat(given, dim=-1)).chunk(2, dim=-1)
         hidden = self.middle((code * (1 + scale) + shift).relu()).relu()
         return blend(self.last(hidden), sites.weight)
 
@@ -244,7 +244,7 @@ def liif_decoders():
     return Component("$name", $title, ${title}Options)
 '''
 
-MODULES: dict[Kind, str] = {
+PARTS: dict[str, str] = {
     "encoder": ENCODER,
     "features": FEATURES,
     "sampling": SAMPLING,

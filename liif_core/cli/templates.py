@@ -1,6 +1,7 @@
-"""What ``liif new-plugin`` writes around a module of ``liif_core.cli.template_modules``.
+"""The files that ``liif new-plugin`` writes around a working module.
 
-Texts of ``string.Template``: ``$name`` the component, ``$title`` its class, ``$module`` its module, ``$distribution``.
+Texts of ``string.Template``: ``$name`` is the component or model, ``$title`` its class, ``$module`` its module,
+``$distribution`` the distribution, ``$of`` the kind in words.
 """
 
 PYPROJECT = """\
@@ -11,19 +12,19 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "$distribution"
 version = "0.1.0"
-description = "The $kind '$name' for liif-core"
+description = "The $of '$name' for liif-core"
 readme = "README.md"
 requires-python = ">=3.11"
 dependencies = ["liif-core"]
 
 [project.optional-dependencies]
-test = ["liif-core[skimage]", "pytest>=8"]
+test = ["liif-core[$extra]", "pytest>=8"]
 
-[project.entry-points."liif_core.plugins.v$api"]  # v$api: the version of the plugin API it is made for
+[project.entry-points."liif_core.plugins.v$api"]  # made for version $api of the plugin API
 $name = "$module"
 
 [tool.setuptools]
-py-modules = ["$module"]
+$contents
 
 [tool.pytest.ini_options]
 testpaths = ["tests"]
@@ -31,27 +32,23 @@ testpaths = ["tests"]
 
 TEST = """\
 from liif_core.testing import $contract
-
 from $module import $hook
 
 
-class Test$title($contract):  # a test for everything that the framework relies on
+class Test$title($contract):  # one test for everything that the framework relies on
     component = $hook()
 """
 
 EXPERIMENT = """\
-# Trains a small model with '$name' in seconds, on photographs that scikit-image ships.
+# Trains a small model $purpose in seconds, on photographs that scikit-image ships.
 
 name = "$name"
 
-[model]
-residual = "bilinear"  # what is learnt is what bilinear interpolation lacks
-
-$tables
+$model
 
 [data]
 images = { source = "skimage", names = ["astronaut", "rocket"] }
-patch = 16
+${data}patch = 16
 queries = 256
 repeat = 96
 
@@ -67,7 +64,7 @@ scale = 2
 every = 5
 
 [[evaluate]]
-name = "samples"
+name = "chelsea"
 images = { source = "skimage", names = ["chelsea"] }
 scales = [2, 3]
 protocol = "rgb"
@@ -76,8 +73,8 @@ protocol = "rgb"
 README = """\
 # $distribution
 
-The $kind `$name` for [liif-core](https://pypi.org/project/liif-core/), which composes arbitrary-scale
-super-resolution models of plugins.
+The $of `$name` for [liif-core](https://pypi.org/project/liif-core/), a framework for arbitrary-scale
+super-resolution.
 
 ```sh
 pip install -e ".[test]"
@@ -85,10 +82,34 @@ pytest
 liif-run $name.toml
 ```
 
-- `$module.py`: the module, its options, and the hook that offers it. `liif plugins $name` shows what users see of it.
-- `tests/`: the contract of every $kind, checked. Add what is special to yours: a reference output, a formula.
-- `$name.toml`: an experiment of seconds. To compare with the paper's LIIF, put its table in a copy of liif-core's
-  `experiments/edsr_liif.toml`.
+- `$module.py`: the code, its options, and the hook that offers it. `liif plugins $name` shows what users see.
+- `tests/`: the contract of every $of, checked. Add tests of what is special to yours, such as a reference output.
+- `$name.toml`: an experiment that takes seconds. $more
 
-Without installing it: `liif-run $name.toml --plugin $module.py`.
+To try it without installing it: `liif-run $name.toml --plugin $module.py`.
+"""
+
+PACK_README = """\
+# $distribution
+
+A model pack for [liif-core](https://pypi.org/project/liif-core/), a framework for arbitrary-scale super-resolution: the
+trained model `$name`.
+
+```sh
+pip install -e ".[test]"
+liif upscale photo.jpg -o large.png --scale 2.5 --checkpoint $name
+```
+
+```python
+model = liif_core.load("$name")
+```
+
+The checkpoint that this pack starts with is untrained. To replace it:
+
+1. Edit `$name.toml`, and run `python train.py`. It trains the model and writes the checkpoint, its size, its SHA-256
+   and its scores into `$module/`. A checkpoint from elsewhere can be copied there by hand.
+2. Edit `$module/__init__.py`: what the model is good for, the license of the weights, and the training data.
+3. Run `pytest`, and `liif plugins $name` to see what users see.
+
+A large checkpoint is better published on a server: replace `file` by `url`, and it is downloaded when it is first used.
 """

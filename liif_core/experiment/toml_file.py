@@ -110,6 +110,13 @@ def plugins_of(model: ModelSpec) -> dict[str, str]:
     return {choice.origin.distribution: choice.origin.version for choice in chosen}
 
 
+def plugins_used(experiment: Experiment) -> dict[str, str]:
+    """The distributions that the model and the degradation of an experiment come from, with their versions."""
+    degradation = experiment.data.degradation
+    used = {} if degradation is None else {degradation.origin.distribution: degradation.origin.version}
+    return {**plugins_of(experiment.model), **used}
+
+
 def to_builtin(value: Any) -> Any:
     """An experiment, or a part of one, as TOML has it: tables, arrays, strings, numbers. Unset values are left out."""
     if isinstance(value, Choice):
@@ -164,7 +171,7 @@ def resolved_toml(resolved: Resolved) -> str:
     by_origin: dict[str, list[str]] = {}
     for key, origin in sorted(resolved.origins.items()):
         by_origin.setdefault(origin, []).append(key)
-    made = ", ".join(f"{name} {version}" for name, version in sorted(plugins_of(resolved.experiment.model).items()))
+    made = ", ".join(f"{name} {version}" for name, version in sorted(plugins_used(resolved.experiment).items()))
     head = ["# A resolved experiment, written by liif-run. What is listed nowhere below is a default."]
     head += [f"# plugins: {made}"]
     head += [f"# from {origin}: {', '.join(keys)}" for origin, keys in by_origin.items()]
