@@ -59,7 +59,7 @@ def from_pillow(image: Image.Image, exif: bytes | None = None) -> tuple[Metadata
         exif=_cleaned(page),
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
         text={key: str(value) for key, value in text.items() if not key.startswith("Raw profile type")},
-        dpi=_dpi(info),
+        dpi=None if info.get("dpi") == (1, 1) else _dpi(info),  # Pillow's value for a TIFF that says nothing
     )
     return _upright_xmp(found), _orientation(page, found.xmp)
 

@@ -23,7 +23,8 @@ def picture_from_pillow(image: Image.Image) -> Picture:
     RGB, with alpha where the image has transparency; I;16 and its variants, and I with values in 0..65535, which
     become 16-bit gray; F, which becomes float gray. The orientation in the image's EXIF (or, without EXIF, in its
     XMP) is applied. ICC profile, EXIF, XMP, text and resolution are taken from the image. Of an image of several
-    frames this is the current one. Pillow opens files of 16-bit color with 8 bits; ``read_image`` keeps all 16.
+    frames this is the current one. Pixels are those that Pillow gives: unlike ``read_image``, it opens 16-bit color
+    with 8 bits, and does not invert 16-bit TIFFs whose white is 0.
 
     Raises TypeError for anything but an image of Pillow; ValueError for other modes, an image without pixels, values
     of I outside 0..65535, and values of F that are not finite.

@@ -26,7 +26,7 @@ def test_planes_and_back_is_the_picture(depth, channels, alpha):
     source = picture(depth, channels, alpha)
     color, opacity = to_planes(source)
     assert color.dtype == np.float32 and color.shape == (channels, 7, 9)
-    assert 0 <= color.min() and color.max() <= 1
+    assert color.min() >= 0 and color.max() <= 1
     low, high = source.span
     np.testing.assert_allclose(color, (np.moveaxis(source.color, -1, 0) - low) / (high - low), atol=1e-6)
     rows = from_planes(color, opacity, depth, source.span)

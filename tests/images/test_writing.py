@@ -181,10 +181,9 @@ def test_metadata_too_long_for_jpeg_is_left_out_and_said(tmp_path):
 def test_a_broken_off_image_leaves_nothing(suffix, failure, tmp_path):
     path = tmp_path / f"a.{suffix}"
     path.write_text("as it was")
-    with pytest.raises(failure):
-        with open_writer(check_output(path, (H, W), 3, "uint8")) as writer:
-            writer.write_rows(pixels(H, W, 3)[:9])
-            raise failure
+    with pytest.raises(failure), open_writer(check_output(path, (H, W), 3, "uint8")) as writer:
+        writer.write_rows(pixels(H, W, 3)[:9])
+        raise failure
     assert kept(tmp_path) == [path.name] and path.read_text() == "as it was"
 
 
