@@ -72,7 +72,7 @@ def test_versions_agree():
 
 
 def test_every_extra_that_a_message_names_exists():
-    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "liif_core").rglob("*.py")]
-    named = {name for text in texts for group in re.findall(r"liif-core\[([a-z,]+)\]", text) for name in group.split(",")}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "liif_core").rglob("*.py"))
+    named = {name for group in re.findall(r"liif-core\[([a-z,]+)\]", code) for name in group.split(",")}
     assert named
     assert named <= PROJECT["optional-dependencies"].keys()

@@ -1,0 +1,224 @@
+"""Parts of the site that are generated when it is built, so that they cannot go stale.
+
+A line ``<!-- generated: NAME ARGUMENTS -->`` of a page is replaced by the Markdown that the function NAME of
+``GENERATORS`` returns. MkDocs calls ``on_page_markdown``; the tests call ``generate``.
+"""
+
+import re
+import tempfile
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+import click
+
+from liif_core.cli import liif, liif_run
+from liif_core.cli.examples import as_toml, example
+from liif_core.cli.new_plugin import new_plugin
+from liif_core.experiment import schema
+from liif_core.presets import PROTOCOLS
+from liif_core.registry.components import KINDS, Choice, Component, Registry
+from liif_core.registry.discovery import discover
+from liif_core.registry.hookspecs import hookspec
+from liif_core.sizes import Scale
+
+_MARKER = re.compile(r"^( *)<!-- generated: ([a-z-]+)((?: +\S+)*) -->$", re.M)
+_WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", Path: "path", Scale: "number or [y, x]"}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """The hook of MkDocs."""
+    return generate(markdown)
+
+
+def generate(markdown: str) -> str:
+    """The page with its generated parts. Raises KeyError for a name that is not in ``GENERATORS``."""
+
+    def replace(match: re.Match[str]) -> str:
+        text = GENERATORS[match[2]](*match[3].split())
+        return "\n".join(match[1] + line if line else "" for line in text.rstrip("\n").split("\n"))
+
+    return _MARKER.sub(replace, markdown)
+
+
+# The experiment file
+
+
+def experiment_reference() -> str:
+    """A section for every table of an experiment file."""
+    return "\n\n".join(_sections())
+
+
+def _sections() -> Iterator[str]:
+    yield _section("Top level", schema.Experiment)
+    yield _section("`[model]`: a composition", schema.CompositionSpec)
+    yield _section("`[model]`: a whole model", schema.WholeModelSpec)
+    yield _section("`[data]`", schema.TrainingData)
+    yield _section("`[train]`", schema.TrainSpec)
+    yield _section("`[train.optimizer]`", schema.Optimizer)
+    yield _union("`[train.schedule]`", "use", schema.SCHEDULES)
+    yield _section("`[validate]`", schema.ValidateSpec)
+    yield _section("`[[evaluate]]`", schema.EvaluationSet)
+    yield _section("`[run]`", schema.RunSpec)
+    yield _union("Image sources: `images`", "source", schema.SOURCES)
+
+
+def _section(title: str, cls: type, level: int = 2) -> str:
+    return f"{'#' * level} {title}\n\n{_doc(cls)}\n\n{_table(cls)}"
+
+
+def _union(title: str, tag: str, members: Mapping[str, type]) -> str:
+    names = ", ".join(f"`{name}`" for name in members)
+    parts = [f"## {title}\n\nThe key `{tag}` selects one of {names}. The other keys depend on it."]
+    parts += [_section(f'`{tag} = "{name}"`', cls, level=3) for name, cls in members.items()]
+    return "\n\n".join(parts)
+
+
+def _doc(cls: type) -> str:
+    """The docstring, without the repeated name of the table it begins with."""
+    lines = [line.strip() for line in (cls.__doc__ or "").strip().splitlines()]
+    text = re.sub(r"^``.*?``[.:]? *", "", "\n".join(lines)).replace("``", "`")
+    return text[:1].upper() + text[1:]
+
+
+def _table(cls: type) -> str:
+    attrs.resolve_types(cls)
+    rows = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for field in attrs.fields(cls):
+        default = "required" if field.default is attrs.NOTHING else _shown(field.default)
+        key, kind = field.name, _type_name(field.type)
+        if cls is schema.WholeModelSpec and key == "model":  # the options stand beside it, in the same table
+            key, kind = "use", "string"
+        rows.append(f"| `{key}` | {kind} | {default} | {field.metadata['help']} |")
+    return "\n".join(rows) if len(rows) > 2 else "It has no other keys."
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == ():
+        return ""
+    if attrs.has(type(value)) and not isinstance(value, Scale):
+        return "a table with its defaults"
+    if isinstance(value, Scale):
+        value = value.to_builtin
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, str):
+        return f'`"{value}"`'
+    return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+def _type_name(kind: Any) -> str:
+    inner = [member for member in get_args(kind) if member not in (type(None), ...)]
+    if get_origin(kind) is Literal:
+        return " or ".join(f'`"{value}"`' for value in inner)
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        if all(attrs.has(member) for member in inner) and len(inner) > 1:
+            return "table"
+        return " or ".join(_type_name(member) for member in inner)
+    if get_origin(kind) is tuple:
+        if ... in get_args(kind):
+            return f"list of {_type_name(inner[0]).replace('table', 'tables')}"
+        return f"[{', '.join(_type_name(member) for member in inner)}]"
+    if kind is Choice:
+        return "table with `use`"
+    return _WORDS.get(kind, "table")
+
+
+# Components
+
+
+def components() -> str:
+    """The options and an example of every component that comes with liif-core."""
+    registry, parts = discover(), []
+    for kind in KINDS:
+        own = sorted((c for c, o in registry.components[kind] if o.distribution == "liif-core"), key=lambda c: c.name)
+        if own:
+            parts += [f"## {kind.capitalize()}", *(_component(kind, component, registry) for component in own)]
+    return "\n\n".join(parts)
+
+
+def _component(kind: Any, component: Component, registry: Registry) -> str:
+    lines = [f"### `{component.name}` {{ #{kind}-{component.name} }}"]
+    doc = getattr(component.build, "__doc__", None)
+    if isinstance(component.build, type) and doc:
+        lines.append(_doc(component.build))
+    lines.append(_table(component.options).replace("It has no other keys.", "It has no options."))
+    table = example(component.name, component, registry)
+    if table:
+        lines.append(f"```toml\n{as_toml(kind, table)}\n```")
+    return "\n\n".join(lines)
+
+
+def hooks() -> str:
+    """A row for every hook of ``liif_core.registry.hookspecs``."""
+    from liif_core.registry import hookspecs
+
+    rows = ["| hook | offers |", "| --- | --- |"]
+    for name, function in vars(hookspecs).items():
+        if hasattr(function, f"{hookspec.project_name}_spec"):
+            rows.append(f"| `{name}` | {(function.__doc__ or '').strip().replace('``', '`')} |")
+    return "\n".join(rows)
+
+
+def plugin_file(kind: str, name: str, file: str) -> str:
+    """A file that ``liif new-plugin NAME --kind KIND`` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        new_plugin(name, kind, Path(folder))
+        text = (Path(folder) / name / file).read_text(encoding="utf-8")
+    language = {".py": "python", ".toml": "toml"}.get(Path(file).suffix, "text")
+    return f'```{language} title="{file}"\n{text}```'
+
+
+# The command line
+
+
+def command_line() -> str:
+    """The help of every command."""
+    return "\n\n".join(_command(name, command) for name, command in commands().items())
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command by what a user types."""
+    return {
+        "liif-run": liif_run,
+        **{f"liif {name}": command for name, command in sorted(liif.commands.items()) if name != "run"},
+    }
+
+
+def _command(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name)
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    rows = ["| option | meaning |", "| --- | --- |"]
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and parameter.name != "help" and record[1]:
+            rows.append(f"| `{_escaped(record[0])}` | {_escaped(record[1])} |")
+    text = (command.help or "").strip()
+    options = "\n".join(rows) if len(rows) > 2 else "It has no options."
+    return f"## `{name}`\n\n```text\n{usage}\n```\n\n{text}\n\n{options}"
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+# Evaluation
+
+
+def protocols() -> str:
+    """A row for every evaluation protocol."""
+    rows = ["| protocol | what is compared |", "| --- | --- |"]
+    return "\n".join(rows + [f"| `{name}` | {protocol.description} |" for name, protocol in PROTOCOLS.items()])
+
+
+GENERATORS: dict[str, Callable[..., str]] = {
+    "experiment-reference": experiment_reference,
+    "components": components,
+    "hooks": hooks,
+    "plugin-file": plugin_file,
+    "command-line": command_line,
+    "protocols": protocols,
+}
