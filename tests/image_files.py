@@ -149,3 +149,16 @@ CASES = {
     "F double": (tiff(FLOATS[..., 0].astype("f8")), "F", FLOATS[..., 0], None),
     "RGB;F": (tiff(FLOATS, photometric="rgb"), "RGB;F", FLOATS, None),
 }
+
+
+def _reads_its_own_ycbcr() -> bool:
+    image = Image.new("YCbCr", (3, 3), (9, 8, 7))
+    try:
+        with Image.open(io.BytesIO(saved(image, "TIFF"))) as again:
+            return np.array_equal(np.asarray(again), np.asarray(image))
+    except OSError:
+        return False
+
+
+# Pillow 11 takes uncompressed TIFFs of YCbCr for RGB with padding.
+PILLOW_READS_YCBCR_TIFF = _reads_its_own_ycbcr()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from image_files import CASES, DEEP, FLOATS, GRAY, RGB, RGBA, SRGB, H, W, palette_image
+from image_files import CASES, DEEP, FLOATS, GRAY, PILLOW_READS_YCBCR_TIFF, RGB, RGBA, SRGB, H, W, palette_image
 from PIL import Image, ImageCms
 
 from liif_core.images import Metadata, Picture, ifd, picture_from_pillow, picture_to_pillow, read_image
@@ -61,8 +61,10 @@ def test_an_image_in_memory_gives_the_picture_of_its_tiff(mode, tmp_path):
         "RGBA": lambda: Image.fromarray(RGBA),
         "LA": lambda: Image.fromarray(RGBA[..., :2]),
     }
+    if mode == "YCbCr" and not PILLOW_READS_YCBCR_TIFF:
+        pytest.skip("this version of Pillow does not read what it wrote")
     image = made.get(mode, lambda: Image.fromarray(RGB).convert(mode))()
-    image.save(tmp_path / "a.tif", compression="raw" if mode != "YCbCr" else "tiff_lzw")
+    image.save(tmp_path / "a.tif")
     assert image.mode == mode
     assert_same_picture(picture_from_pillow(image), read_image(tmp_path / "a.tif"))
 

@@ -15,6 +15,7 @@ from image_files import (
     FLOATS,
     GRAY,
     INDEX,
+    PILLOW_READS_YCBCR_TIFF,
     PRE,
     RGB,
     RGBA,
@@ -136,7 +137,7 @@ def test_ycbcr_and_lab_are_converted_and_said(path):
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     as_lab = ImageCms.profileToProfile(Image.fromarray(RGB), srgb, lab, outputMode="LAB")
     del as_lab.info["icc_profile"]
-    for image in (Image.fromarray(RGB).convert("YCbCr"), as_lab):
+    for image in (Image.fromarray(RGB).convert("YCbCr"), as_lab)[not PILLOW_READS_YCBCR_TIFF :]:
         path.write_bytes(saved(image, "TIFF"))
         picture = read_image(path)
         # 8 bits of another space hold less than 8 bits of RGB.
