@@ -4,7 +4,7 @@ import itertools
 import sys
 from pathlib import Path
 
-from liif_core.registry.sources import GROUP
+from liif_core.registry.hookspecs import ENTRY_POINT_GROUP
 
 HEADER = "from attrs import frozen\nfrom torch import nn\nfrom liif_core import Component, hookimpl, option\n"
 ENCODER = '''
@@ -31,7 +31,7 @@ def encoder(name: str) -> str:
     return HEADER + ENCODER.replace("{name}", name)
 
 
-def install(folder: Path, distribution: str, source: str, version: str = "1.0", group: str = GROUP) -> str:
+def install(folder: Path, distribution: str, source: str, version: str = "1.0", group: str = ENTRY_POINT_GROUP) -> str:
     """Put a distribution with one plugin in ``folder``; returns the name of its module."""
     module = f"stranger_{next(_modules)}"
     (folder / f"{module}.py").write_text(source, encoding="utf-8")

@@ -13,10 +13,12 @@ import strangers
 import tiny
 from click.testing import CliRunner
 
-from liif_core import Component, Registry, load_experiment, option
+from liif_core import Component, Registry, discover, load_experiment, option
 from liif_core.cli import liif, liif_run
 from liif_core.cli.examples import as_toml, example
+from liif_core.experiment.toml_file import to_toml
 from liif_core.registry.components import KINDS
+from liif_core.registry.hookspecs import ENTRY_POINT_GROUP
 from liif_core.registry.sources import GROUP
 
 H = strangers.HEADER
@@ -52,7 +54,8 @@ def site(tmp_path_factory):
     """All of them, each with its own version, in one folder."""
     folder = tmp_path_factory.mktemp("site")
     for i, (name, (source, _)) in enumerate(BROKEN.items()):
-        strangers.install(folder, name, source, f"0.{i}", f"{GROUP}.v99" if name == "wrong-api" else GROUP)
+        group = f"{GROUP}.v99" if name == "wrong-api" else ENTRY_POINT_GROUP
+        strangers.install(folder, name, source, f"0.{i}", group)
     for name, source in WORKING.items():
         if name != "takes-a-name":
             strangers.install(folder, name, source)
@@ -196,33 +199,48 @@ def test_a_broken_plugin_for_one_command(crowd, tmp_path):
 # liif plugins NAME
 
 
+MODEL_OF_ONE_COLOR = """
+from attrs import frozen
+from liif_core import Component, hookimpl, option
+
+@frozen
+class Options:
+    width: int = option("Channels.", 4)
+    names: tuple[str, ...] = option("Names.", ("a", "b"))
+
+@hookimpl
+def liif_models():
+    return Component("one-color", dict, Options)
+"""
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_example_can_be_pasted(kind, registry, tmp_path):
+def test_every_example_can_be_pasted(kind, tmp_path, monkeypatch):
     """In the place of the same part of an experiment."""
+    strangers.install(tmp_path, "models", MODEL_OF_ONE_COLOR)  # we have no model that is not composed
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = discover()
+    strangers.forget()
+    assert registry.names(kind)
+    parent = "data" if kind == "degradation" else "model"
     tiny.experiment_file(tmp_path)
     for name in registry.names(kind):
         (detail,) = [d for d in json.loads(invoke("plugins", name, "--json").output) if d["kind"] == kind]
         with open(tmp_path / "tiny.toml", "rb") as file:
             rest = tomllib.load(file)
-        pasted = tomllib.loads(detail["example"])["model"][kind]
-        assert {table["use"] for table in (pasted if isinstance(pasted, list) else [pasted])} == {name}
-        rest["model"][kind] = pasted
-        overrides = [f"{key}={json.dumps(value)}" for key, value in _flat(pasted, f"model.{kind}")]
-        whole = load_experiment(tmp_path / "tiny.toml", registry, overrides=overrides)
-        chosen = getattr(whole.model, kind)
+        pasted = tomllib.loads(detail["example"])
+        assert set(pasted) == {parent} and (kind == "model" or set(pasted[parent]) == {kind})
+        table = pasted["model"] if kind == "model" else pasted[parent][kind]
+        assert {table["use"] for table in (table if isinstance(table, list) else [table])} == {name}
+        if kind == "model":
+            rest["model"] = table
+        else:
+            rest[parent][kind] = table
+        (tmp_path / "pasted.toml").write_text(to_toml(rest))
+        whole = load_experiment(tmp_path / "pasted.toml", registry)
+        chosen = whole.model.model if kind == "model" else getattr(getattr(whole, parent), kind)
         chosen = chosen[0] if kind == "conditioning" else chosen
         assert chosen.component.name == name and chosen.options == chosen.component.options()
-
-
-def _flat(table, path):
-    if isinstance(table, list):
-        yield path, []
-        inline = ", ".join(f"{key} = {json.dumps(value)}" for key, value in table[0].items())
-        yield f"{path}=[{{{inline}}}] #", 0
-        return
-    yield f"{path}.use", table["use"]
-    for key, value in table.items():
-        yield f"{path}.{key}", value
 
 
 def test_all_about_a_component(crowd):

@@ -48,6 +48,11 @@ def test_a_plugin_made_for_this_version(site):
     assert offered(discover()) == {"mine"} and not discover().broken
 
 
+def test_a_plugin_that_declares_no_version(site):
+    strangers.install(site, "mine", strangers.encoder("mine"), group=GROUP)
+    assert offered(discover()) == {"mine"} and not discover().broken
+
+
 @pytest.mark.parametrize(
     "version, better",
     [(liif_core.API_VERSION + 1, "liif-core"), (0, "version of the plugin")],
@@ -82,7 +87,7 @@ def test_a_plugin_made_for_a_later_version_has_no_list_of_changes(site):
 def test_a_plugin_with_a_module_for_each_version(site):
     strangers.install(site, "both", "raise SystemExit('imported')", group=f"{GROUP}.v{liif_core.API_VERSION + 1}")
     strangers.install(site, "both", strangers.encoder("this"), group=f"{GROUP}.v{liif_core.API_VERSION}")
-    strangers.install(site, "both", strangers.encoder("undeclared"))
+    strangers.install(site, "both", strangers.encoder("undeclared"), group=GROUP)
     registry = discover()
     assert offered(registry) == {"this"} and not registry.broken
 
