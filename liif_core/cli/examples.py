@@ -50,9 +50,9 @@ def as_toml(kind: Kind, table: dict[str, Any]) -> str:
     return text.removeprefix(f"[{parent}]\n").strip()
 
 
-def _fields(options: type) -> tuple[attrs.Attribute, ...]:
+def _fields(options: type) -> "tuple[attrs.Attribute[Any], ...]":
     attrs.resolve_types(options)
-    return attrs.fields(options)
+    return tuple(attrs.fields(options))
 
 
 def _refused(component: Component, given: dict[str, Any], registry: Registry, key: str = "") -> bool:
@@ -64,7 +64,7 @@ def _refused(component: Component, given: dict[str, Any], registry: Registry, ke
     return False
 
 
-def _candidates(field: attrs.Attribute) -> Iterable[Any]:
+def _candidates(field: "attrs.Attribute[Any]") -> Iterable[Any]:
     return [to_builtin(field.metadata["example"])] if "example" in field.metadata else _values(field.type)
 
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -92,10 +93,8 @@ def _taken(name: str, kind: str, registry: Registry) -> list[str]:
     module = _module(name)
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or importlib.util.find_spec(module) is not None:
         problems.append(f"{name!r}: Python already has a module or keyword {module!r}")
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         problems.append(f"{name!r}: {name} {importlib.metadata.version(name)} is already installed")
-    except importlib.metadata.PackageNotFoundError:
-        pass
     taken: Sequence[tuple[Component | NamedModel, Origin]]
     taken = registry.models if kind == PACK else dict(registry.components).get(kind, ())  # type: ignore[call-overload]
     return problems + [

@@ -159,7 +159,7 @@ def liif_model_packs():
     )
 '''
 
-PACK_TEST = '''\
+PACK_TEST = """\
 import hashlib
 
 import liif_core
@@ -178,7 +178,7 @@ def test_the_model_upscales():
     image = torch.rand(3, 8, 10)
     large = liif_core.load(MODEL.file).upscale(image, scale=2.5)
     assert large.shape == (3, 20, 25) and large.isfinite().all()
-'''
+"""
 
 TRAIN = '''\
 """Train the model of $name.toml and put it into the package: ``python train.py``."""

@@ -1,6 +1,6 @@
-"""Builds the model of a ``[model]`` table, and tries it out."""
+"""Builds the model of a ``[model]`` table, and renders a few pixels with it."""
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from liif_core.model.protocols import Conditioning, Decoder, Encoder, Features, 
 from liif_core.registry.changes import changes_after
 from liif_core.registry.components import Choice
 
+Scope = get_type_hints(Conditioning)["scope"]  # Literal["query", "image"]
+_WHOLE_OR_NONE = "a whole number from 0, or None"
+
 
 def build_model(spec: ModelSpec) -> ContinuousModel:
     """The model of a checked ``[model]`` table, with fresh weights, on the CPU.
@@ -24,12 +27,18 @@ def build_model(spec: ModelSpec) -> ContinuousModel:
 
 def _whole(spec: WholeModelSpec) -> ContinuousModel:
     model = _built(spec.model, channels=spec.channels)
-    where = _where(spec.model)
+    where = f"{_where(spec.model)} breaks its contract"
     if not isinstance(model, ContinuousModel):
         raise UserError(f"{where}: expected a liif_core.ContinuousModel, got {type(model).__name__}")
-    if getattr(model, "channels", None) != spec.channels:
-        have = getattr(model, "channels", "missing")
-        raise UserError(f"{where}: its attribute 'channels' is {have}; expected {spec.channels}")
+    wrong = [
+        ("channels", getattr(model, "channels", "missing"), str(spec.channels), spec.channels.__eq__),
+        ("multiple_of", model.multiple_of, "a whole number from 1", lambda value: _is_whole(value, 1)),
+        ("halo", model.halo, _WHOLE_OR_NONE, lambda value: value is None or _is_whole(value, 0)),
+        ("num_statistics", model.num_statistics, _WHOLE_OR_NONE, lambda value: value is None or _is_whole(value, 0)),
+    ]
+    problems = [f"{where}: {name} is {value!r}; expected {right}" for name, value, right, ok in wrong if not ok(value)]
+    if problems:
+        raise UserError(*problems)
     return model
 
 
@@ -37,7 +46,7 @@ def _composed(spec: CompositionSpec) -> ComposedModel:
     encoder = _part(spec.encoder, Encoder, in_channels=spec.channels)
     features = _part(spec.features, Features, in_channels=encoder.out_channels)
     sampling = _part(spec.sampling, Sampling)
-    conditioning = {choice.component.name: _part(choice, Conditioning) for choice in spec.conditioning}
+    conditioning = {choice.component.name: _condition(choice) for choice in spec.conditioning}
     decoder = _part(
         spec.decoder,
         Decoder,
@@ -46,12 +55,15 @@ def _composed(spec: CompositionSpec) -> ComposedModel:
         neighbours=sampling.neighbours,
         conditions={name: condition.channels for name, condition in conditioning.items()},
     )
+    if not (decoder.num_statistics is None or _is_whole(decoder.num_statistics, 0)):
+        have = f"num_statistics is {decoder.num_statistics!r}"
+        raise UserError(f"{_where(spec.decoder)} breaks its contract: {have}; expected {_WHOLE_OR_NONE}")
     if decoder.num_statistics and not isinstance(decoder, GlobalDecoder):
         raise UserError(
-            f"{_where(spec.decoder)} declares num_statistics = {decoder.num_statistics}: expected the methods "
-            "partial_statistic and with_statistic of liif_core.GlobalDecoder"
+            f"{_where(spec.decoder)} breaks its contract: num_statistics is {decoder.num_statistics}; expected the "
+            "methods partial_statistic and with_statistic of liif_core.GlobalDecoder"
         )
-    missing = sorted(decoder.needs - conditioning.keys())
+    missing = sorted(set(decoder.needs) - conditioning.keys())
     if missing:
         have = ", ".join(conditioning) or "none"
         raise UserError(
@@ -87,12 +99,25 @@ def _where(choice: Choice) -> str:
     return f"{key}: {choice.use!r} of {choice.origin}"
 
 
+def _condition(choice: Choice) -> Any:
+    module = _part(choice, Conditioning)
+    if module.scope not in get_args(Scope):
+        expected = " or ".join(map(repr, get_args(Scope)))
+        raise UserError(f"{_where(choice)} breaks its contract: scope is {module.scope!r}; expected {expected}")
+    return module
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def _built(choice: Choice, **sizes: Any) -> Any:
     try:
         return choice.build(**sizes)
     except Exception as error:  # of a plugin
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise UserError(f"{_where(choice)} could not be built: {reason}") from error
+        reason = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+        reasons = error.problems if isinstance(error, UserError) else [reason]
+        raise UserError(*(f"{_where(choice)} could not be built: {each}" for each in reasons)) from error
 
 
 def _part(choice: Choice, contract: type, **sizes: Any) -> Any:
@@ -103,13 +128,12 @@ def _part(choice: Choice, contract: type, **sizes: Any) -> Any:
     promised = {name for base in contract.__mro__ for name in (*getattr(base, "__annotations__", ()), *vars(base))}
     missing = sorted(name for name in promised if not name.startswith("_") and not hasattr(module, name))
     if missing:
-        raise UserError(
-            f"{_where(choice)} breaks its contract: no {', '.join(missing)}", *_what_changed(choice.kind, module)
-        )
+        problem = f"{_where(choice)} breaks its contract: it has no attribute {', '.join(missing)}"
+        raise UserError(problem, *_what_changed(choice.kind, module))
     return module
 
 
 def _what_changed(kind: str, module: object) -> list[str]:
-    """The changes of the plugin API, if a module looks as if it was made for version 2."""
+    """The changes of the plugin API since version 2, if a module was apparently made for that version."""
     old = hasattr(module, "pointwise") or (kind == "conditioning" and not hasattr(module, "scope"))
     return [f"since version 2 of the plugin API: {line}" for line in changes_after(2)] if old else []

@@ -17,11 +17,14 @@ from liif_core.training.checkpoint import load_checkpoint, model_of
 def load(path_or_name: str | Path, device: str | torch.device = "cpu") -> ContinuousModel:
     """A model in evaluation mode, whose parameters need no gradients, on ``device``.
 
-    ``path_or_name``: the path of a liif-core checkpoint (.safetensors) or of a published .pth, or the name of a model
-    of an installed model pack (``liif plugins`` lists them), which may be downloaded. A file that exists is preferred to
-    a model of the same name. ``device``: "cpu", "cuda", "cuda:N", "mps" or "auto".
+    Args:
+        path_or_name: the path of a liif-core checkpoint (.safetensors) or of a published .pth, or the name of a trained
+            model of an installed model pack (``liif plugins`` lists them), which is downloaded if need be. A file that
+            exists is preferred to a model of the same name.
+        device: "cpu", "cuda", "cuda:N", "mps" or "auto".
 
-    Raises UserError for a file that cannot be read, an unknown name, or a device that this machine does not have.
+    Raises UserError (a ValueError) for a file that cannot be read, an unknown name, or a device that this machine does
+    not have.
     """
     registry = discover()
     target = pick_device(str(device))

@@ -1,5 +1,6 @@
 """What plugins offer (components, importers, trained models), and the registry that holds it by kind and name."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -100,11 +101,19 @@ class NamedModel:
             (not str(self.training_data).strip(), "training_data: expected a sentence"),
             (bool(self.file) == bool(self.url), "file, url: expected one of the two"),
             (bool(self.file) and not Path(str(self.file)).is_absolute(), "file: expected an absolute path"),
-            (not re.match("https?://.|$", self.url), f"url: expected an http or https address, got {self.url!r}"),
+            (not re.match("https?://.|$", str(self.url)), f"url: expected an http or https address, got {self.url!r}"),
+            (not _are_scores(self.scores), 'scores: expected numbers by name, such as {"Set5 x2": 37.99}'),
         ]
         problems = [message for is_wrong, message in wrong if is_wrong]
         if problems:
             raise ValueError(f"model {self.name!r}: {'; '.join(problems)}")
+
+
+def _are_scores(scores: object) -> bool:
+    return isinstance(scores, Mapping) and all(
+        isinstance(name, str) and isinstance(value, (int, float)) and math.isfinite(value)
+        for name, value in scores.items()
+    )
 
 
 @frozen
@@ -211,16 +220,7 @@ class Registry:
             ways = " or ".join(repr(f"{origin.distribution}:{name}") for _, origin in found)
             raise ValueError(f"{name!r} is offered by {both}; choose one: use = {ways}")
         known = self.names(kind)
-        message = f"no {kind} is named {use!r}{did_you_mean(use, known)}"
-        if owner and owner not in self._distributions():
-            example = f"in a clone of liif-core that has it, pip install plugins/{owner}"
-            message += (
-                f"; no plugin of the distribution {owner!r} is installed: install it from its authors ({example})"
-            )
-        message += f"; installed: {', '.join(known) or 'none'}"
-        for plugin in self.broken:
-            message += f"; plugin {plugin.origin.plugin} of {plugin.origin} could not be loaded: {plugin.reason}"
-        raise ValueError(message)
+        raise ValueError(f"no {kind} is named {use!r}{self._hint(use, owner, known)}")
 
     def model_names(self) -> list[str]:
         """The names of the models of model packs, sorted; with their distribution where two offer one name."""
@@ -230,19 +230,34 @@ class Registry:
     def find_model(self, use: str) -> tuple[NamedModel, Origin]:
         """The model of a model pack that is called ``"name"`` or ``"distribution:name"``.
 
-        Raises ValueError with the nearest name and the installed ones, or for a name that two packs offer.
+        If several distributions offer the very same model, the plain name works. Raises ValueError for an unknown name,
+        with the nearest name and the installed ones, and for a name that two packs offer for different models.
         """
         owner, _, name = use.rpartition(":")
         found = [(m, o) for m, o in self.models if m.name == name and owner in ("", o.distribution)]
-        if len(found) == 1:
-            return found[0]
+        if found and all(model == found[0][0] for model, _ in found):
+            return min(found, key=lambda pair: pair[1].distribution)
         if found:
             both = " and ".join(str(origin) for _, origin in found)
             ways = " or ".join(repr(f"{origin.distribution}:{name}") for _, origin in found)
             raise ValueError(f"the model {name!r} is offered by {both}; choose one: {ways}")
-        known = self.model_names()
-        installed = ", ".join(known) or "none; models come from model packs, which pip installs"
-        raise ValueError(f"no model is named {use!r}{did_you_mean(use, known)}; installed: {installed}")
+        nothing = "none; models come from model packs, which pip installs"
+        raise ValueError(f"no model is named {use!r}{self._hint(use, owner, self.model_names(), nothing)}")
+
+    def _hint(self, use: str, owner: str, known: list[str], nothing: str = "none") -> str:
+        """What to do about an unknown name: the nearest name, the distribution to install, and broken plugins."""
+        parts = [did_you_mean(use, known)]
+        if owner and owner not in self._distributions():
+            example = f"in a clone of liif-core that has it, pip install plugins/{owner}"
+            parts.append(
+                f"no plugin of the distribution {owner!r} is installed: install it from its authors ({example})"
+            )
+        parts.append(f"installed: {', '.join(known) or nothing}")
+        for plugin in self.broken:
+            changed = f" (what changed: {'; '.join(plugin.details)})" if plugin.details else ""
+            reason = f"{plugin.reason}{changed}"
+            parts.append(f"plugin {plugin.origin.plugin} of {plugin.origin} could not be loaded: {reason}")
+        return "; ".join(parts)
 
     def _distributions(self) -> set[str]:
         """The distributions that have plugins, broken ones included."""

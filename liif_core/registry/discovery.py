@@ -110,7 +110,7 @@ def _check(kind: Kind, component: Component) -> None:
 
 def _is_frozen(cls: type) -> bool:
     try:
-        setattr(cls.__new__(cls), "probe", None)
+        setattr(object.__new__(cls), "probe", None)
     except attrs.exceptions.FrozenInstanceError:
         return True
     except Exception:

@@ -155,6 +155,8 @@ def _load_file(path: Path) -> Any:
     _reachable(str(path.parent))
     name = f"liif_plugin_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # typing resolves annotations there
     try:

@@ -211,7 +211,11 @@ def test_all_problems_in_one_message(tmp_path):
     assert result.exit_code == 2
     lines = result.output.strip().splitlines()
     assert len(lines) == 3
-    assert "--kind encodr: expected one of encoder, features" in lines[0] and "model-pack" in lines[0] and "did you mean 'encoder'" in lines[0]
+    assert (
+        "--kind encodr: expected one of encoder, features" in lines[0]
+        and "model-pack" in lines[0]
+        and "did you mean 'encoder'" in lines[0]
+    )
     assert "'My_Encoder': a name has lower-case letters" in lines[1]
     assert f"--into {tmp_path / 'absent'}: no such folder" in lines[2]
 
