@@ -62,8 +62,9 @@ class Importer:
 
     ``part = "encoder"``: ``convert(arguments, state) -> (table, state)``. ``arguments`` and ``state`` are the published
     ones; the result is a ``[model.encoder]`` table and the state dict of that encoder.
-    ``part = "model"``: ``convert(arguments, state, encoder) -> (table, state)``. The result is the ``[model]`` table and
-    the state dict of the whole model; ``encoder(spec, state)`` converts the encoder with the importer of its name.
+
+    ``part = "model"``: ``convert(arguments, state, encoder) -> (table, state)``. The result is the ``[model]`` table
+    and the state dict of the whole model; ``encoder(spec, state)`` converts the encoder with the importer of its name.
     """
 
     part: Literal["model", "encoder"]
@@ -156,7 +157,7 @@ class Choice:
 class Registry:
     """Everything that the installed plugins offer. Immutable: ``with_plugin`` returns a new one."""
 
-    components: Mapping[Kind, tuple[tuple[Component, Origin], ...]] = {kind: () for kind in KINDS}
+    components: Mapping[Kind, tuple[tuple[Component, Origin], ...]] = dict.fromkeys(KINDS, ())
     importers: tuple[tuple[Importer, Origin], ...] = ()
     models: tuple[tuple[NamedModel, Origin], ...] = ()
     broken: tuple[BrokenPlugin, ...] = ()

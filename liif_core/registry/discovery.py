@@ -110,7 +110,7 @@ def _check(kind: Kind, component: Component) -> None:
 
 def _is_frozen(cls: type) -> bool:
     try:
-        setattr(object.__new__(cls), "probe", None)
+        object.__new__(cls).probe = None  # type: ignore[attr-defined]
     except attrs.exceptions.FrozenInstanceError:
         return True
     except Exception:

@@ -254,7 +254,8 @@ def test_what_is_there_stays(tmp_path, there):
     {"folder": target.mkdir, "file": target.touch, "link": lambda: target.symlink_to("nowhere")}[there]()
     result = invoke("new-plugin", "mine", "--kind", "encoder", "--into", tmp_path)
     assert result.exit_code == 2 and "already exists" in result.output
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not target.is_dir() or not list(target.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert not target.is_dir() or not list(target.iterdir())
 
 
 def test_whole_or_nothing(tmp_path, monkeypatch):
