@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from liif_core import files
 from liif_core.cli import DONE, MISTAKE, PARTLY
-from liif_core.cli.upscale_request import FORMATS, Job, jobs, memory_limit, output_size, share
+from liif_core.cli.upscale_request import Job, jobs, memory_limit, output_size, share
 from liif_core.errors import UserError
-from liif_core.images import Encoding, check_output, header, open_writer, read_image
+from liif_core.images import WRITABLE, Encoding, check_output, header, open_writer, read_image
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, device_of, pick_device, precision_problems
 from liif_core.model.tile_plan import default_memory
@@ -65,8 +65,8 @@ def upscale(
     output_sizes = output_size(scale, size, region, problems)
     limit = memory_limit(memory, problems)
     problems += precision_problems(precision)
-    if format is not None and format not in FORMATS:
-        problems.append(f"--format {format}: expected one of {', '.join(FORMATS)}")
+    if format is not None and format not in WRITABLE:
+        problems.append(f"--format {format}: expected one of {', '.join(WRITABLE)}")
     if (output is None) == (out_dir is None):
         problems.append("expected one of -o FILE and --out-dir DIR")
     rank, world = share(problems)

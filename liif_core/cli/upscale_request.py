@@ -7,10 +7,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from liif_core.images.target import FORMATS
+from liif_core.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
 from liif_core.sizes import OutputSize, Scale, memory_bytes
-
-_READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm")
 
 
 @frozen
@@ -109,7 +107,7 @@ def jobs(
 def _listed(path: Path, pattern: str) -> Iterator[tuple[Path, Path]]:
     if path.is_dir():
         for file in path.rglob("*"):
-            if file.suffix.lower() in _READABLE and file.is_file() and not file.name.startswith("."):
+            if file.suffix.lower() in READABLE_SUFFIXES and file.is_file() and not file.name.startswith("."):
                 yield file, file.relative_to(path)
     elif path.exists():
         yield path, Path(path.name)
@@ -122,5 +120,4 @@ def _listed(path: Path, pattern: str) -> Iterator[tuple[Path, Path]]:
 def _suffix(name: Path, format: str | None) -> str:
     if format is not None:
         return f".{format}"
-    writable = [suffix for each in FORMATS.values() for suffix in each.suffixes]
-    return name.suffix if name.suffix.lower() in writable else ".png"
+    return name.suffix if name.suffix.lower() in WRITABLE_SUFFIXES else ".png"

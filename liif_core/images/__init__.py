@@ -1,22 +1,27 @@
 """Image files: reading any of them exactly, writing results of any size as they come."""
 
 from liif_core.images.arrays import fill_transparent, from_planes, to_planes
+from liif_core.images.formats import MAX_PIXELS, READABLE_SUFFIXES, WRITABLE, WRITABLE_SUFFIXES
 from liif_core.images.numpy_images import picture_from_array, picture_to_array
 from liif_core.images.picture import Depth, Header, Metadata, Picture
 from liif_core.images.pillow_images import picture_from_pillow, picture_to_pillow
 from liif_core.images.planning import check_output, needs_whole
-from liif_core.images.reading import MAX_PIXELS, header, read_image
+from liif_core.images.reading import TooManyPixels, header, read_image
 from liif_core.images.target import Encoding, Target
 from liif_core.images.writing import Writer, open_writer
 
 __all__ = [
     "MAX_PIXELS",
+    "READABLE_SUFFIXES",
+    "WRITABLE",
+    "WRITABLE_SUFFIXES",
     "Depth",
     "Encoding",
     "Header",
     "Metadata",
     "Picture",
     "Target",
+    "TooManyPixels",
     "Writer",
     "check_output",
     "fill_transparent",

@@ -9,10 +9,10 @@ from PIL import Image, ImageCms
 
 from liif_core.errors import UserError
 from liif_core.images import ifd, metadata
+from liif_core.images.formats import READ_SUFFIXES
 from liif_core.images.picture import Header, Metadata, Picture
 
-# Formats that their first bytes tell apart, and that Pillow decodes at full depth but for those high_depth.py is given.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = tuple(READ_SUFFIXES)
 _GRAY = {"1", "L", "LA", "La"}
 _COLOR = {"RGB", "RGBX", "RGBA", "RGBa", "P", "PA"}
 _CONVERTED = {"CMYK", "YCbCr", "HSV", "LAB"}

@@ -9,10 +9,11 @@ from attrs import evolve
 
 from liif_core.errors import UserError, did_you_mean
 from liif_core.images import png, tiff
+from liif_core.images.formats import WRITABLE, WRITABLE_SUFFIXES, Format
 from liif_core.images.metadata import matching_icc
 from liif_core.images.picture import Depth, Metadata
 from liif_core.images.pillow_writer import fitting_jpeg
-from liif_core.images.target import FORMATS, Encoding, Format, Target
+from liif_core.images.target import Encoding, Target
 from liif_core.sizes import Size
 
 _MOST_HELD = 64 << 20  # bytes in a row of tiles that nobody asked for
@@ -20,7 +21,7 @@ _MOST_HELD = 64 << 20  # bytes in a row of tiles that nobody asked for
 
 def needs_whole(format: str) -> bool:
     """Whether a format ("png", "jpg", "webp", "tif") is held in memory whole while it is written."""
-    return FORMATS[format].whole
+    return WRITABLE[format].whole
 
 
 def check_output(
@@ -34,7 +35,7 @@ def check_output(
 ) -> Target:
     """See whether an image of ``size`` (height, width) can be written to ``path``, before it is computed.
 
-    ``channels`` counts alpha: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. ``format`` is a key of FORMATS, or None to go
+    ``channels`` counts alpha: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. ``format`` is a key of WRITABLE, or None to go
     by the suffix. The disk must have room for the image unpacked, which no PNG or TIFF exceeds by more than a
     thousandth; for JPEG and WebP for half of it, which photographs stay well below.
 
@@ -70,17 +71,16 @@ def check_output(
 
 def _format(path: Path, format: str | None) -> Format:
     if format is not None:
-        if format not in FORMATS:
-            guess = did_you_mean(format, FORMATS)
-            raise UserError(f"no format is named {format!r}{guess}; known: {', '.join(FORMATS)}")
-        return FORMATS[format]
-    for kind in FORMATS.values():
+        if format not in WRITABLE:
+            guess = did_you_mean(format, WRITABLE)
+            raise UserError(f"no format is named {format!r}{guess}; known: {', '.join(WRITABLE)}")
+        return WRITABLE[format]
+    for kind in WRITABLE.values():
         if path.suffix.lower() in kind.suffixes:
             return kind
-    known = [suffix for kind in FORMATS.values() for suffix in kind.suffixes]
     raise UserError(
-        f"{path}: no format has the suffix {path.suffix!r}{did_you_mean(path.suffix, known)}; "
-        f"name it with one of {', '.join(known)}, or give --format"
+        f"{path}: no format has the suffix {path.suffix!r}{did_you_mean(path.suffix, WRITABLE_SUFFIXES)}; "
+        f"name it with one of {', '.join(WRITABLE_SUFFIXES)}, or give --format"
     )
 
 

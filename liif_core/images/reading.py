@@ -1,8 +1,7 @@
 """Reading an image file, whatever it holds: decoded as it was meant, or refused by name."""
 
 import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,40 +10,52 @@ from PIL import Image, UnidentifiedImageError
 
 from liif_core.errors import UserError
 from liif_core.images import eight_bit, high_depth, ifd, metadata
+from liif_core.images.formats import MAX_PIXELS
 from liif_core.images.picture import Header, Picture
 from liif_core.sizes import Size
 
-MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE, _REDUCED_OR_MASK = 254, 1 | 4
-_pillow = threading.Lock()
+
+
+class TooManyPixels(UserError):
+    """An image has more pixels than its reader allows."""
 
 
 def header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
     """What a file holds, without decoding its pixels.
 
     Raises UserError, naming the file, where it is missing, not an image of a format read here, cut off in its
-    header, animated or of several pages, of more than ``max_pixels`` pixels, of a mode that is not read, or in need
-    of a package that is not installed. Two things may turn out otherwise in ``read_image``: a palette of grays has
-    one channel, and a PNG may name its orientation after its pixels.
+    header, animated or of several pages, of a mode that is not read, or in need of a package that is not installed;
+    TooManyPixels where it has more than ``max_pixels``. Two things may turn out otherwise in ``read_image``: a
+    palette of grays has one channel, and a PNG may name its orientation after its pixels.
     """
     path = Path(path)
     with _named(path, max_pixels):
-        return _look(path, max_pixels)[0]
+        found = _look(path, max_pixels)[0]
+        _check_packages(found)
+    return found
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode a file of one image: upright, straight alpha, all its bits, with what travels with it.
+def read_image(
+    path: str | Path, max_pixels: int = MAX_PIXELS, check: Callable[[Header], None] | None = None
+) -> Picture:
+    """Decode a file of one image: upright, straight alpha, all its bits, with its metadata.
 
-    Raises UserError, naming the file, for all that ``header`` does and for pixels that are broken or cut off.
+    ``check`` is called with the header before pixels are decoded; a UserError that it raises is raised.
+    Several threads may read at the same time. Raises UserError, naming the file, for all that ``header`` does and for
+    pixels that are broken or cut off.
     """
     path = Path(path)
     with _named(path, max_pixels):
-        head, place = _look(path, max_pixels)
-        if head.depth == "uint8":
+        found, place = _look(path, max_pixels)
+        if check is not None:
+            check(found)
+        _check_packages(found)
+        if found.depth == "uint8":
             picture = eight_bit.read(path, place.bits, place.number, place.page)
-        elif head.format == "PNG":
+        elif place.page is None:
             picture = high_depth.read_png(path, place.color_type)
         else:
             picture = high_depth.read_tiff(path, place.number, place.page)
@@ -72,7 +83,6 @@ def _look(path: Path, max_pixels: int) -> tuple[Header, _Place]:
         if start.startswith(_PNG_START):
             place = _Place(bits=start[24], color_type=start[25])
         if place.bits == 16:
-            high_depth.need(path)
             channels = 1 if place.color_type in (0, 4) else 3
             head = evolve(head, depth="uint16", mode=high_depth.png_mode(place.color_type), channels=channels)
     _check_size(path, head.size, max_pixels)
@@ -87,10 +97,14 @@ def _look_at_tiff(path: Path, pages: list[ifd.Directory]) -> tuple[Header, _Plac
     page = pages[number]
     if high_depth.is_deep(page):
         head = high_depth.tiff_header(path, page)
-        high_depth.need(path)
     else:
         head = eight_bit.look(path, number)
     return head, _Place(number=number, page=page)
+
+
+def _check_packages(found: Header) -> None:
+    if found.depth != "uint8":
+        high_depth.need(found.path)
 
 
 def _check_size(path: Path, size: Size, max_pixels: int) -> None:
@@ -99,8 +113,8 @@ def _check_size(path: Path, size: Size, max_pixels: int) -> None:
         raise _too_many(path, max_pixels, f" ({width}x{height})")
 
 
-def _too_many(path: Path, max_pixels: int, size: str = "") -> UserError:
-    return UserError(
+def _too_many(path: Path, max_pixels: int, size: str = "") -> TooManyPixels:
+    return TooManyPixels(
         f"{path}: more pixels{size} than the {max_pixels:,} that are read without asking, a guard against "
         "decompression bombs; if you trust the file, raise the limit with --max-pixels"
     )
@@ -108,31 +122,70 @@ def _too_many(path: Path, max_pixels: int, size: str = "") -> UserError:
 
 @contextmanager
 def _named(path: Path, max_pixels: int) -> Iterator[None]:
-    """Whatever a decoder raises becomes a UserError that names the file. One file at a time: Pillow's limit and
-    Python's warning filters are the process's own."""
+    """Turns whatever a decoder raises into a UserError that names the file."""
     if not path.exists():
         raise UserError(f"{path}: there is no such file")
     if not path.is_file():
         raise UserError(f"{path}: not a file; give the images in it")
-    with _pillow, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, (max_pixels + 1) // 2  # an error beyond twice this
-        try:
+    try:
+        with _PillowLimit(max_pixels):
             yield
-        except UserError:
-            raise
-        except Image.DecompressionBombError:
-            raise _too_many(path, max_pixels) from None
-        except PermissionError:
-            raise UserError(f"{path}: it may not be read; check its permissions") from None
-        except UnidentifiedImageError:
-            known = ", ".join(eight_bit.FORMATS)
-            raise UserError(f"{path}: not an image, or broken in its header; formats read: {known}") from None
-        except MemoryError:
-            raise UserError(f"{path}: not enough memory to decode it") from None
-        except Exception as problem:
-            # Decoders raise anything from struct.error to IndexError on broken data.
-            reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-            raise UserError(f"{path}: broken or cut off ({reason})") from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    except UserError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_many(path, max_pixels) from None
+    except PermissionError:
+        raise UserError(f"{path}: it may not be read; check its permissions") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: {_unidentified(path)}; formats read: {', '.join(eight_bit.FORMATS)}") from None
+    except MemoryError:
+        raise UserError(f"{path}: not enough memory to decode it") from None
+    except Exception as problem:
+        # Decoders raise anything from struct.error to IndexError on broken data.
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise UserError(f"{path}: broken or cut off ({reason})") from None
+
+
+def _unidentified(path: Path) -> str:
+    """What is wrong with a file of none of the formats that are read."""
+    try:
+        with Image.open(path) as image:  # of any format that Pillow has
+            name = image.format or ""
+    except Exception:
+        return "not an image, or broken in its header"
+    # Some formats have no signature, and are found in files of anything.
+    if Image.OPEN[name][1] is None and Image.registered_extensions().get(path.suffix.lower()) != name:
+        return "not an image, or broken in its header"
+    return f"{name} files are not read; convert it to PNG or TIFF first"
+
+
+class _PillowLimit:
+    """Raises Pillow's own limit of pixels, one for the whole process, while files of more are read.
+
+    It is never lowered: ``_check_size`` is exact. Threads do not wait for one another.
+    """
+
+    _lock = threading.Lock()
+    _readers = 0
+    _before: int | None = None
+
+    def __init__(self, max_pixels: int):
+        self.limit = (max_pixels + 1) // 2  # Pillow raises an error beyond twice its limit
+
+    def __enter__(self) -> None:
+        with self._lock:
+            current = Image.MAX_IMAGE_PIXELS
+            self.raises = _PillowLimit._readers > 0 or (current is not None and current < self.limit)
+            if self.raises:
+                if _PillowLimit._readers == 0:
+                    _PillowLimit._before = current
+                if current is not None:
+                    Image.MAX_IMAGE_PIXELS = max(current, self.limit)
+                _PillowLimit._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        if self.raises:
+            with self._lock:
+                _PillowLimit._readers -= 1
+                if _PillowLimit._readers == 0:
+                    Image.MAX_IMAGE_PIXELS = _PillowLimit._before

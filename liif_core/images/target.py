@@ -1,32 +1,12 @@
-"""What is to be written: formats, how to encode, and one checked output."""
+"""What is to be written: how to encode, and one checked output."""
 
 from pathlib import Path
 
 from attrs import frozen
 
+from liif_core.images.formats import Format
 from liif_core.images.picture import Depth, Metadata
 from liif_core.sizes import Size
-
-
-@frozen
-class Format:
-    """What a file format can hold. ``limit`` is the longest side; ``whole``: its encoder wants the whole image."""
-
-    name: str
-    suffixes: tuple[str, ...]
-    limit: int
-    depths: tuple[Depth, ...]
-    alpha: bool
-    whole: bool
-
-
-FORMATS = {
-    "png": Format("PNG", (".png",), 2**31 - 1, ("uint8", "uint16"), alpha=True, whole=False),
-    # The format's own limit is 65,535, but libjpeg, which everyone writes it with, stops here.
-    "jpg": Format("JPEG", (".jpg", ".jpeg"), 65_500, ("uint8",), alpha=False, whole=True),
-    "webp": Format("WebP", (".webp",), 16_383, ("uint8",), alpha=True, whole=True),
-    "tif": Format("TIFF", (".tif", ".tiff"), 2**32 - 1, ("uint8", "uint16", "float32"), alpha=True, whole=False),
-}
 
 
 @frozen
