@@ -19,6 +19,7 @@ from liif_core.cli import liif, liif_run
 from liif_core.cli.examples import as_toml, example
 from liif_core.cli.new_plugin import new_plugin
 from liif_core.experiment import schema
+from liif_core.images.target import FORMATS
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.components import KINDS, Choice, Component, Registry
 from liif_core.registry.discovery import discover
@@ -214,6 +215,15 @@ def protocols() -> str:
     return "\n".join(rows + [f"| `{name}` | {protocol.description} |" for name, protocol in PROTOCOLS.items()])
 
 
+def formats() -> str:
+    """A row for every format in which images are written."""
+    rows = []
+    for suffix, kind in FORMATS.items():
+        depths = ", ".join(kind.depths)
+        rows.append(f"| {kind.name} (`{suffix}`) | {depths} | {'yes' if kind.alpha else 'no'} | {kind.limit:,} |")
+    return "\n".join(rows)
+
+
 GENERATORS: dict[str, Callable[..., str]] = {
     "experiment-reference": experiment_reference,
     "components": components,
@@ -221,4 +231,5 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "plugin-file": plugin_file,
     "command-line": command_line,
     "protocols": protocols,
+    "formats": formats,
 }
