@@ -14,7 +14,7 @@ import liif_core
 from liif_core import Component, UserError, build_model, make_coord
 from liif_core.experiment.build import try_model
 from liif_core.experiment.toml_file import model_from_table
-from liif_core.model import continuous
+from liif_core.model import composed_image, continuous
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def assert_equal(found, expected, atol=1e-6):
 @pytest.mark.parametrize("residual", ["none", "bilinear", "nearest"])
 @pytest.mark.parametrize("ensemble", [True, False])
 @pytest.mark.parametrize("limit", [1, 3, 13, 17, 100])
-def test_windows_do_not_show(registry, image, monkeypatch, limit, ensemble, residual):
+def test_query_chunks_do_not_change_the_result(registry, image, monkeypatch, limit, ensemble, residual):
     picture = small_model(registry, ensemble=ensemble, residual=residual).encode(image)
     whole = picture.render((11, 13))
-    monkeypatch.setattr(continuous, "WINDOW", limit)
+    monkeypatch.setattr(continuous, "QUERY_CHUNK", limit)
     assert_equal(picture.render((11, 13)), whole)
 
 
@@ -114,7 +114,7 @@ def test_a_cell_that_does_not_fit_is_refused(registry, image, shape):
         picture.query(torch.zeros(2, 20, 2), torch.ones(shape))
 
 
-def test_points_outside_are_answered_from_the_border(registry):
+def test_points_outside_use_the_border_codes(registry):
     """The codes they read are the border's, and the offset goes on growing: as published."""
     model = small_model(registry, hidden=(), conditioning=("coordinate",), ensemble=False)
     picture = model.encode(torch.rand(1, 3, 4, 4))
@@ -214,7 +214,7 @@ def test_nearest_residual_of_points(registry, image):
 
 
 class Flat(nn.Module):
-    """A decoder that answers with the code's mean, and remembers what it was asked."""
+    """A decoder whose color is the code's mean; it records its calls."""
 
     needs = frozenset()
     num_statistics = 0
@@ -227,7 +227,7 @@ class Flat(nn.Module):
         vars(self).update(flags)
 
     def prepare(self, field, image_conditions):
-        self.prepared.append(dict(told))
+        self.prepared.append(dict(image_conditions))
         return {"mean": liif_core.as_rows(field.dense().mean(1, keepdim=True))}
 
     def decode(self, maps, sites, conditions):
@@ -243,7 +243,7 @@ def flat(extended, **flags):
 
 
 def test_prepare_is_called_once_an_image(extended, image, monkeypatch):
-    monkeypatch.setattr(continuous, "WINDOW", 10)
+    monkeypatch.setattr(continuous, "QUERY_CHUNK", 10)
     decoder, model = flat(extended)
     picture = model.encode(image)
     for size in [(8, 9), (20, 4)]:
@@ -255,20 +255,20 @@ def test_prepare_is_called_once_an_image(extended, image, monkeypatch):
 
 
 def test_prepare_is_called_once_a_cell_if_it_looks_at_it(extended, image, monkeypatch):
-    monkeypatch.setattr(continuous, "WINDOW", 10)
+    monkeypatch.setattr(continuous, "QUERY_CHUNK", 10)
     decoder, model = flat(extended, scale_dependent=True)
     picture = model.encode(image)
     for size in [(8, 9), (8, 9), (20, 4)]:
         picture.render(size)
-    # the image is 7 x 6: a cell is told in feature-cell units, and what differs between queries is not told
-    assert [list(told) for told in decoder.prepared] == [["cell"], ["cell"]]
-    found = torch.cat([image_conditions["cell"] for told in decoder.prepared])
+    # the image is 7 x 6, and cells are in feature-cell units; 'coordinate' is of scope "query" and left out
+    assert [list(conditions) for conditions in decoder.prepared] == [["cell"], ["cell"]]
+    found = torch.cat([conditions["cell"] for conditions in decoder.prepared])
     torch.testing.assert_close(found, torch.tensor([[14 / 8, 12 / 9], [14 / 20, 12 / 4]]))
 
 
-def test_not_pointwise_is_asked_for_at_once(extended, image, monkeypatch):
-    monkeypatch.setattr(continuous, "WINDOW", 10)
-    decoder, model = flat(extended, pointwise=False)
+def test_a_decoder_that_needs_all_queries_is_called_once(extended, image, monkeypatch):
+    monkeypatch.setattr(continuous, "QUERY_CHUNK", 10)
+    decoder, model = flat(extended, num_statistics=None)
     model.encode(image).render((8, 9))
     assert [shape for shape, _ in decoder.decoded] == [(8, 9)]
 
@@ -287,18 +287,22 @@ def test_one_cell_at_a_time_if_prepare_looks_at_it(extended, image, several):
         torch.testing.assert_close(decoder.prepared[0]["cell"], cells[:, 0] * torch.tensor([7, 6]))
 
 
-def test_what_differs_between_queries_is_not_known_of_the_image(extended, image):
+def test_prepare_is_given_conditions_of_scope_image_only(extended, image):
     class Both(Flat):
         scale_dependent = True
 
         def prepare(self, field, image_conditions):
-            told["coordinate"]
+            image_conditions["coordinate"]
 
     registry = extended(liif_decoders=Component("both", lambda options, **sizes: Both()))
     model = build(registry, decoder={"use": "both"})
-    with pytest.raises(ValueError, match="condition 'coordinate' is not one for all queries .*'cell' is"):
+    with pytest.raises(
+        ValueError, match="'prepare' needs the condition 'coordinate' with scope 'image'; of that scope here: 'cell'"
+    ):
         model.encode(image).render((3, 3))
-    with pytest.raises(UserError, match="its parts do not work together: ValueError: the condition 'coordinate'"):
+    with pytest.raises(
+        UserError, match="its parts do not work together: ValueError: 'prepare' needs the condition 'coordinate'"
+    ):
         try_model(model)
 
 
@@ -319,36 +323,35 @@ def test_try_out_leaves_a_model_as_it_is(registry):
     assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_pointwise_with_passes_is_refused(extended):
-    class Odd(Flat):
-        num_statistics = 1
-
-        def moment(self, maps, sites, conditions): ...
-
-        def knowing(self, maps, mean): ...
-
-    registry = extended(liif_decoders=Component("odd", lambda options, **sizes: Odd()))
-    with pytest.raises(UserError, match="model.decoder: 'odd' of test-plugin 1.2.3 is pointwise, and has passes"):
+def test_statistics_without_their_methods_are_refused(extended):
+    decoder = Flat(num_statistics=1)
+    registry = extended(liif_decoders=Component("odd", lambda options, **sizes: decoder))
+    with pytest.raises(
+        UserError,
+        match="model.decoder: 'odd' of test-plugin 1.2.3 declares num_statistics = 1: expected .*with_statistic",
+    ):
         build(registry, decoder={"use": "odd"})
 
 
-def test_many_points_are_decoded_in_blocks_and_passes(registry, image, monkeypatch):
-    """More scattered points than a block: the same colors, and in whatever order they come."""
+def test_many_points_are_decoded_in_chunks(registry, image, monkeypatch):
+    """More scattered points than are decoded at once: the same colors, in any order."""
     model = small_model(registry)
     model.decoder = StatisticsDecoder(None, 36, 3, 4, {"coordinate": 2, "cell": 2}).requires_grad_(False)
     coord, cell = torch.rand(2, 500, 2) * 2 - 1, torch.tensor([0.1, 0.1])
     at_once = model.encode(image).query(coord, cell)
-    monkeypatch.setattr("liif_core.model.composed_image.CACHE", 1)  # blocks of 128
+    monkeypatch.setattr(composed_image, "CACHE", 1)  # decoded 128 at a time
     seen = []
     monkeypatch.setattr(
         model.decoder,
         "decode",
-        lambda maps, sites, told, f=model.decoder.decode: (seen.append(sites.index.shape[2]), f(maps, sites, told))[1],
+        lambda maps, sites, *rest, f=model.decoder.decode: (seen.append(sites.index.shape[2]), f(maps, sites, *rest))[
+            1
+        ],
     )
     order = torch.randperm(500)
     with torch.no_grad():
-        in_blocks = model.encode(image).query(coord, cell)
-        assert seen == [128, 128, 128, 116] and (in_blocks - at_once).abs().max() < 1e-5
+        in_chunks = model.encode(image).query(coord, cell)
+        assert seen == [128, 128, 128, 116] and (in_chunks - at_once).abs().max() < 1e-5
         assert (model.encode(image).query(coord[:, order], cell) - at_once[:, order]).abs().max() < 1e-5
 
 
@@ -365,7 +368,7 @@ def test_conditions_come_by_name(extended, image):
 
 
 class Identity(nn.Module):
-    """Features are the image itself; remembers what it was given."""
+    """Features are the image itself; records its input."""
 
     receptive_radius = 0
 
@@ -441,9 +444,9 @@ class NotAnEncoder(nn.Module):
     [
         (lambda options, in_channels: 1 / 0, "could not be built: ZeroDivisionError"),
         (lambda options: None, "could not be built: TypeError"),
-        (lambda options, in_channels: NotAnEncoder(), "expected a torch module with multiple_of, out_channels"),
-        (lambda options, in_channels: "edsr", "expected a torch module"),
-        (lambda options, in_channels: None, "got NoneType"),
+        (lambda options, in_channels: NotAnEncoder(), "breaks its contract: no multiple_of, receptive_radius"),
+        (lambda options, in_channels: "edsr", "breaks its contract: it is a str, not a torch.nn.Module"),
+        (lambda options, in_channels: None, "it is a NoneType, not a torch.nn.Module"),
     ],
 )
 def test_a_component_that_breaks_its_contract_is_named(extended, make, reason):
@@ -459,7 +462,7 @@ def test_conditionings_may_have_any_name(extended, name, image):
     """A name that torch's containers cannot hold is either made to work, or refused as the plugin's fault."""
 
     class Zero(nn.Module):
-        channels = 1
+        channels, scope = 1, "query"
 
         def forward(self, query, sites, grid):
             return torch.zeros(*sites.index.shape, 1)

@@ -9,8 +9,7 @@ from reference import small_model
 from torch import nn
 
 from liif_core import UserError, as_rows, blend, gather
-from liif_core.model import composed as model
-from liif_core.model import continuous
+from liif_core.model import composed_image, continuous
 from liif_core.model.tile_plan import TilePlan, default_memory, plan_tiles, total_pixels
 from liif_core.model.tiling import _extents, render_bands
 from liif_core.sizes import Scale, scaled_size
@@ -106,10 +105,12 @@ def test_any_cut_gives_the_whole(models, data):
     tile = draw(st.tuples(st.integers(1, 20), st.integers(1, 20)), label="tile")
     cut = TilePlan(tile, draw(st.integers(1, 50), label="rows"), m.halo, 0)
     with pytest.MonkeyPatch.context() as patch:
-        window = draw(st.integers(1, 3000), label="window")
-        patch.setattr(continuous, "WINDOW", window)
-        patch.setattr(model, "CACHE", draw(st.sampled_from([1, 1 << 16, 1 << 21]), label="cache"))
-        patch.setattr("liif_core.model.tiling._CHUNK_VALUES", draw(st.sampled_from([1, 300, 5000]), label="piece"))
+        chunk = draw(st.integers(1, 3000), label="query chunk")
+        patch.setattr(continuous, "QUERY_CHUNK", chunk)
+        patch.setattr(composed_image, "CACHE", draw(st.sampled_from([1, 1 << 16, 1 << 21]), label="cache"))
+        patch.setattr(
+            "liif_core.model.tiling._CHUNK_VALUES", draw(st.sampled_from([1, 300, 5000]), label="values per chunk")
+        )
         found, _, _ = joined(m, image, size, cut)
         assert (found - expected).abs().max() <= 1e-5
         assert (m.encode(image).render(size) - expected).abs().max() <= 1e-5
@@ -172,16 +173,16 @@ def test_an_encoder_that_sees_everything(registry):
 
 
 @given(st.integers(1, 300), st.integers(1, 700), st.integers(1, 80), st.sampled_from([0, 5, 20]))
-def test_spans_cover_every_pixel_once(side, count, tile, lap):
+def test_extents_cover_every_pixel_once(side, count, tile, overlap):
     from liif_core.model.geometry import pixel_centers
 
     axis = pixel_centers(count)
-    tile = max(tile, 4 * lap)
+    tile = max(tile, 4 * overlap)
     total, own = torch.zeros(count), torch.zeros(count)
-    for span in _extents(axis, side, tile, lap):
-        own[span.own] += 1
-        assert 0 <= span.start < span.stop <= side and span.stop - span.start <= tile
-        total[span.first : span.last] += 1 if span.weight is None else span.weight
+    for extent in _extents(axis, side, tile, overlap):
+        own[extent.own] += 1
+        assert 0 <= extent.start < extent.stop <= side and extent.stop - extent.start <= tile
+        total[extent.first : extent.last] += 1 if extent.weight is None else extent.weight
     assert torch.allclose(total, torch.ones(count), atol=1e-5)
     assert torch.equal(own, torch.ones(count))
 
@@ -205,16 +206,16 @@ def test_plans_keep_to_the_memory(models):
     assert default_memory(torch.device("cpu")) >= 1 << 28
 
 
-def test_a_window_too_large_for_the_gpu_is_halved(models, monkeypatch):
+def test_a_query_chunk_too_large_for_the_gpu_is_halved(models, monkeypatch):
     """What torch raises when a GPU is full, raised here by hand."""
     asked = []
     original = continuous.ContinuousImage.render_grid
 
-    def full(self, rows, columns, cell, window=None, statistics=()):
-        asked.append(window)
-        if window is None or window > 2000:
+    def full(self, rows, columns, cell, chunk_size=None, statistics=()):
+        asked.append(chunk_size)
+        if chunk_size is None or chunk_size > 2000:
             raise torch.cuda.OutOfMemoryError("full")
-        return original(self, rows, columns, cell, window)
+        return original(self, rows, columns, cell, chunk_size)
 
     monkeypatch.setattr(continuous.ContinuousImage, "render_grid", full)
     image = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
@@ -234,7 +235,7 @@ class Symmetric(nn.Module):
     """A decoder that flipping and transposing leave alone: codes blended with a term even in, and the same for, both
     offsets."""
 
-    needs, pointwise, scale_dependent, radius = frozenset(), True, False, 0
+    needs, num_statistics, scale_dependent, radius = frozenset(), 0, False, 0
 
     def prepare(self, field, image_conditions):
         return {"code": as_rows(field.dense())}
@@ -268,14 +269,14 @@ def test_geometry_commutes_with_flips_and_transposition(registry, within, size, 
 class Relative(Symmetric):
     """A decoder whose colors depend on all queries of a call."""
 
-    pointwise = False
+    num_statistics = None
 
     def decode(self, maps, sites, conditions):
         colors = super().decode(maps, sites, conditions)
         return colors - colors.flatten(1, -2).mean(1).reshape(len(colors), *[1] * (colors.ndim - 2), -1)
 
 
-def test_a_decoder_that_is_not_pointwise_is_never_cut(registry, monkeypatch):
+def test_a_decoder_that_needs_all_queries_in_one_call_is_never_tiled(registry, monkeypatch):
     m = small_model(registry, unfold=False)
     m.encoder, m.decoder = nn.Identity(), Relative()
     m.encoder.multiple_of, m.encoder.receptive_radius = 1, 0
@@ -287,7 +288,7 @@ def test_a_decoder_that_is_not_pointwise_is_never_cut(registry, monkeypatch):
         plan_tiles(m, (20, 30), (5000, 7000), None, 100_000_000)
 
 
-def test_colors_that_depend_on_all_need_the_passes(models):
+def test_colors_that_depend_on_all_queries_need_the_statistics(models):
     """The cuts above are not equal by chance: tile by tile, each as if it were all, gives another picture."""
     m = models[-1]
     image = torch.rand(1, 3, 16, 18, generator=torch.Generator().manual_seed(0))

@@ -10,29 +10,29 @@ GRID = (5, 8)
 
 
 @pytest.fixture
-def told(registry):
-    """What ``cell`` tells of a cell, at one magnification for each axis."""
+def condition(registry):
+    """The condition ``cell`` at one magnification for each axis."""
 
-    def tell(scale, **options):
+    def compute(scale, **options):
         component, _ = registry.find("conditioning", "cell")
         module = component.build(component.options(**options))
         cell = torch.tensor([2 / (size * s) for size, s in zip(GRID, scale)])
         return module(Query.points(torch.zeros(1, 3, 2), cell), None, GRID).expand(1, 1, 3, 2)[0, 0, 0]
 
-    return tell
+    return compute
 
 
 @pytest.mark.parametrize("scale", [(1, 1), (2.5, 4), (4, 4.001), (6, 6), (30, 3), (0.5, 100)])
-def test_max_scale(told, scale):
+def test_max_scale(condition, scale):
     """cell * max(s / max_scale, 1) along each axis."""
     for max_scale in (4.0, 1.0, 2.5):
         expected = [2 / s * max(s / max_scale, 1) for s in scale]
-        torch.testing.assert_close(told(scale, max_scale=max_scale), torch.tensor(expected), rtol=1e-6, atol=0)
+        torch.testing.assert_close(condition(scale, max_scale=max_scale), torch.tensor(expected), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("scale", [(1, 1), (30, 3), (1000, 1000)])
-def test_off_by_default(told, scale):
-    torch.testing.assert_close(told(scale), torch.tensor([2 / s for s in scale]), rtol=1e-6, atol=0)
+def test_off_by_default(condition, scale):
+    torch.testing.assert_close(condition(scale), torch.tensor([2 / s for s in scale]), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("value", [0, -4, True, "4"])

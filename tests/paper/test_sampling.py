@@ -139,8 +139,8 @@ def test_half_precision_coordinates_become_float32():
     assert query.coord.dtype == query.cell.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name, told", [("coordinate", "offset"), ("cell", "cell")])
-def test_conditionings_are_in_feature_cells(registry, sampling, name, told):
+@pytest.mark.parametrize("name, source", [("coordinate", "offset"), ("cell", "cell")])
+def test_conditionings_are_in_feature_cells(registry, sampling, name, source):
     component, _ = registry.find("conditioning", name)
     module = component.build(component.options())
     grid = (4, 10)
@@ -149,6 +149,6 @@ def test_conditionings_are_in_feature_cells(registry, sampling, name, told):
     sites = sampling("local-ensemble")(query, grid)
     with torch.autocast("cpu", torch.bfloat16):
         value = module(query, sites, grid)
-    expected = {"offset": sites.offset, "cell": (cell * torch.tensor(grid)).expand(4, 2, 7, 2)}[told]
+    expected = {"offset": sites.offset, "cell": (cell * torch.tensor(grid)).expand(4, 2, 7, 2)}[source]
     assert module.channels == 2 and value.dtype == torch.float32
     torch.testing.assert_close(value.expand(4, 2, 7, 2), expected, rtol=0, atol=1e-6)

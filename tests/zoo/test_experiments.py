@@ -1,4 +1,4 @@
-"""The lineage's experiment files: their papers' training, that they train, and what --check says of a composition."""
+"""The papers' experiment files: training protocols, a few training steps each, and the errors of --check."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ LIIF = MultiStep((200, 400, 600, 800), 0.5)
 SRNO = Cosine(warmup_steps=12500, warmup_from=0.1)
 LMF = MultiStep((200, 400, 600, 800, 1000), 0.5)
 SWINIR = MultiStep((500, 800, 900, 950), 0.5)
-PROTOCOLS = {  # file: epochs, batch, rate, schedule, patch, residual
+PROTOCOLS = {  # file: epochs, batch size, learning rate, schedule, patch, residual
     "edsr_metasr": (1000, 16, 1e-4, LIIF, 48, "none"),
     "edsr_lte": (1000, 16, 1e-4, LIIF, 48, "bilinear"),
     "edsr_lte_plus": (1000, 16, 1e-4, LIIF, 48, "bilinear"),
@@ -33,16 +33,16 @@ PROTOCOLS = {  # file: epochs, batch, rate, schedule, patch, residual
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_papers_training(registry, name):
+def test_training_protocols_of_the_papers(registry, name):
     found = load_experiment(EXPERIMENTS / f"{name}.toml", registry)
     train, data = found.train, found.data
-    stated = (train.epochs, train.batch, train.optimizer.lr, train.schedule, data.patch, found.model.residual)
+    stated = (train.epochs, train.batch_size, train.optimizer.lr, train.schedule, data.patch, found.model.residual)
     assert stated == PROTOCOLS[name]
     assert train.optimizer.use == "adam" and data.scale == (1.0, 4.0) and data.queries == data.patch**2
     assert (data.repeat, data.images.split) == (20, "train")
 
 
-def test_srno_begins_at_a_tenth_and_ends_at_nothing(registry):
+def test_srno_warms_up_from_a_tenth_and_decays_to_zero(registry):
     """4e-5 rising to 4e-4 over 50 epochs of 250 steps, and falling along a cosine over the other thousand."""
     train = load_experiment(EXPERIMENTS / "edsr_srno.toml", registry).train
     rates = [train.optimizer.lr * rate_factor(train.schedule, step, 250, train.epochs) for step in range(1050 * 250)]
@@ -52,13 +52,13 @@ def test_srno_begins_at_a_tenth_and_ends_at_nothing(registry):
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "edsr_lte_plus"])  # which is edsr_lte
-def test_the_loss_falls_on_the_samples_profile(registry, name):
+def test_the_loss_falls_in_the_quick_profile(registry, name):
     """A few steps on one batch of photographs, from the profile's own model, crops and rate.
 
     More of them where a last layer of zeros starts from the bilinear image, which is not easily bettered.
     """
-    changes = ["data.images={source='samples', names=['astronaut']}", "data.queries=288", "train.batch_size=4"]
-    experiment = load_experiment(EXPERIMENTS / f"{name}.toml", registry, profile="samples", overrides=changes)
+    changes = ["data.images={source='skimage', names=['astronaut']}", "data.queries=288", "train.batch_size=4"]
+    experiment = load_experiment(EXPERIMENTS / f"{name}.toml", registry, profile="quick", overrides=changes)
     torch.manual_seed(0)
     model = build_model(experiment.model).train()
     images = open_images(experiment.data.images)
@@ -81,10 +81,10 @@ def invoke(*arguments):
 def test_a_composition_nobody_published_runs_from_its_file(tmp_path, registry):
     """SwinIR, plain features, the nearest code, LM-LIIF's decoder: trained, evaluated, reported, saved, used."""
     path, out = EXPERIMENTS / "mixed_swinir_lm.toml", tmp_path / "out"
-    few = "{source='samples', names=['astronaut']}"
+    few = "{source='skimage', names=['astronaut']}"
     changes = [f"data.images={few}", f"validate.images={few}", "data.repeat=2", "train.batch_size=2", "train.epochs=1"]
     changes += [f"evaluate=[{{name='few', images={few}, scales=[8], protocol='rgb'}}]"]
-    done = invoke(path, "--profile", "samples", "--out", out, "--quiet", *(p for c in changes for p in ("--set", c)))
+    done = invoke(path, "--profile", "quick", "--out", out, "--quiet", *(p for c in changes for p in ("--set", c)))
     assert done.exit_code == 0, done.output
     model = load(out / "checkpoints" / "best.safetensors")
     assert (type(model.encoder).__name__, type(model.decoder).__name__) == ("SwinIR", "LMLIIF")
@@ -120,26 +120,26 @@ import torch
 from torch import nn
 from liif_core import Component, hookimpl
 
-class Told(nn.Module):
-    channels = {channels}
+class OtherCondition(nn.Module):
+    channels, scope = {channels}, "query"
 
     def forward(self, query, sites, grid):
         return sites.offset[..., :1].repeat(*[1] * (sites.offset.ndim - 1), self.channels)
 
 @hookimpl
 def liif_conditionings():
-    return Component("{name}", lambda options: Told())
+    return Component("{name}", lambda options: OtherCondition())
 """
 STRANGE = [  # decoder's file, the stranger's conditioning and its width, the reason
-    ("edsr_lm_liif", "cell", 2, "the condition 'cell' is not one for all queries of an image, as 'prepare' needs it"),
+    ("edsr_lm_liif", "cell", 2, "'prepare' needs the condition 'cell' with scope 'image'; of that scope here: none"),
     ("edsr_lte", "cell", 5, "conditions: expected 'coordinate' of width 2, 'cell' of width 2; 'cell' is 5 wide"),
     ("edsr_srno", "noise", 3, "'noise' would have no effect"),
 ]
 
 
 @pytest.mark.parametrize("name, condition, width, reason", STRANGE)
-def test_check_says_why_a_strangers_conditioning_does_not_fit(tmp_path, name, condition, width, reason):
-    """One that is told of each query where a decoder needs it of the image; of another width; that nobody looks at."""
+def test_check_explains_why_a_third_party_conditioning_does_not_fit(tmp_path, name, condition, width, reason):
+    """Of scope "query" where the decoder needs scope "image"; of another width; without effect."""
     plugin = tmp_path / "stranger.py"
     plugin.write_text(STRANGER.format(channels=width, name=condition))
     own = f"{{use='stranger.py:{condition}'}}"

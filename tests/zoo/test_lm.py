@@ -63,11 +63,11 @@ def rendered(network, x, modulation):
     return x @ network.last.weight.T + network.last.bias
 
 
-def lm_liif(decoder, features, coord, cell, ensemble, told_cell):
+def lm_liif(decoder, features, coord, cell, ensemble, uses_cell):
     """(B, N, out) of features (B, C, h, w), coordinates (B, N, 2) and a cell for each image (B, 2)."""
     size = tuple(features.shape[-2:])
     width = decoder.render.width
-    cell = (cell * torch.tensor(size)) if told_cell else cell[:, :0]
+    cell = (cell * torch.tensor(size)) if uses_cell else cell[:, :0]
     codes = unfolded(features, 3).movedim(1, -1)
     joined = torch.cat([codes, cell[:, None, None].expand(*codes.shape[:-1], -1)], dim=-1)
     latent = mlp(layers_of(decoder.latent), joined).movedim(-1, 1)
@@ -101,10 +101,10 @@ def lm_lte(decoder, features, coord, cell, ensemble):
 
 
 def answer(model, features, coord, cell):
-    ensemble, told_cell = model.sampling.neighbours == 4, "cell" in model.condition_names
+    ensemble, uses_cell = model.sampling.neighbours == 4, "cell" in model.condition_names
     if hasattr(model.decoder, "phase"):
         return lm_lte(model.decoder, features, coord, cell, ensemble)
-    return lm_liif(model.decoder, features, coord, cell, ensemble, told_cell)
+    return lm_liif(model.decoder, features, coord, cell, ensemble, uses_cell)
 
 
 VARIANTS = {
@@ -211,8 +211,8 @@ def test_options_refused(registry, use, options, said):
         model_from_table(table(use, **options), registry, "test")
 
 
-class Told(nn.Module):
-    channels = 3
+class OtherCondition(nn.Module):
+    channels, scope = 3, "query"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ class Told(nn.Module):
     ],
 )
 def test_conditions_refused(registry, use, conditioning, said):
-    components = [Component(name, lambda options: Told(), NoOptions) for name in ("cell", "depth")]
+    components = [Component(name, lambda options: OtherCondition(), NoOptions) for name in ("cell", "depth")]
     other = registry.with_plugin(Origin("other = other", "other", "1.0"), {"conditioning": components})
     with pytest.raises(liif_core.UserError, match=said):
         liif_core.build_model(model_from_table(table(use, conditioning), other, "test"))

@@ -150,8 +150,8 @@ def test_widths_refused(registry):
         model_from_table(table(hidden=[8, 0]), registry, "test")
 
 
-class Told(nn.Module):
-    channels = 3
+class OtherCondition(nn.Module):
+    channels, scope = 3, "query"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ class Told(nn.Module):
     ],
 )
 def test_conditions_refused(registry, conditioning, said):
-    components = [Component(name, lambda options: Told(), NoOptions) for name in ("cell", "depth")]
+    components = [Component(name, lambda options: OtherCondition(), NoOptions) for name in ("cell", "depth")]
     other = registry.with_plugin(Origin("other = other", "other", "1.0"), {"conditioning": components})
     with pytest.raises(liif_core.UserError, match=said):
         liif_core.build_model(model_from_table(table(conditioning), other, "test"))

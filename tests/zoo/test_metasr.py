@@ -52,9 +52,9 @@ def answer(decoder, features, coord, cell):
     code = nearest(unfolded(features, 3), inside)
     code_corners = (centers(*size.tolist()) - 1 / size).permute(2, 0, 1).expand(batch, -1, -1, -1)
     away = (corner - nearest(code_corners, inside)) * (size / 2)
-    told = torch.cat([away, cell[..., :1] * (height / 2)], dim=-1)
+    conditions = torch.cat([away, cell[..., :1] * (height / 2)], dim=-1)
     layers = [(layer.weight, layer.bias) for layer in (decoder.first, decoder.second)]
-    matrices = mlp(layers, told).unflatten(-1, (9 * channels, -1))  # one for each query
+    matrices = mlp(layers, conditions).unflatten(-1, (9 * channels, -1))  # one for each query
     return (code.unsqueeze(-2) @ matrices).squeeze(-2)
 
 
@@ -90,12 +90,12 @@ def test_gradients_are_those_of_the_formula(registry):
         torch.testing.assert_close(fast, slow, rtol=0, atol=1e-4 * slow.abs().max().item())
 
 
-def test_what_is_told_is_of_single_precision_under_autocast(registry):
+def test_conditions_are_float32_under_autocast(registry):
     """With weights that only see how offsets and cells differ in their third digit."""
     model = composed(registry, random(1, 4, 1, 1), hidden=12)
     first = model.decoder.requires_grad_(False).first
     first.weight.mul_(300)
-    first.bias.copy_(-first.weight @ torch.tensor([0.63, 0.63, 0.25]))  # the middle of what is told below
+    first.bias.copy_(-first.weight @ torch.tensor([0.63, 0.63, 0.25]))  # the middle of the conditions below
     picture = model.encode(torch.zeros(1, 3, 1, 1))
     coord, cell = 0.5 + torch.rand(1, 40, 2) / 100, 0.5 + torch.rand(1, 40, 2) / 100
     expected = picture.query(coord, cell)
@@ -151,8 +151,8 @@ def test_options_refused(hidden):
         MetaSROptions(hidden=hidden)
 
 
-class Told(nn.Module):
-    channels = 3
+class OtherCondition(nn.Module):
+    channels, scope = 3, "query"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ class Told(nn.Module):
     ],
 )
 def test_conditions_refused(registry, conditioning, said):
-    components = [Component(name, lambda options: Told(), NoOptions) for name in ("cell", "depth")]
+    components = [Component(name, lambda options: OtherCondition(), NoOptions) for name in ("cell", "depth")]
     other = registry.with_plugin(Origin("other = other", "other", "1.0"), {"conditioning": components})
     with pytest.raises(liif_core.UserError, match=said):
         liif_core.build_model(model_from_table(table(conditioning), other, "test"))

@@ -70,9 +70,9 @@ def answer(decoder, features, coord, cell, ensemble=True):
     moved, offsets, weights = zip(*neighbours(coord, size, ensemble))
     codes = [nearest(features, place) * weight.unsqueeze(-1) for place, weight in zip(moved, weights)]
     joined = torch.cat([*offsets, *codes, cell * torch.tensor(size)], dim=-1)
-    told = decoder.condition_names.weight
-    entry = torch.cat([told[:, :-2], decoder.code.weight, told[:, -2:]], dim=1)
-    x = joined @ entry.T + decoder.condition_names.bias
+    weight = decoder.condition.weight
+    entry = torch.cat([weight[:, :-2], decoder.code.weight, weight[:, -2:]], dim=1)
+    x = joined @ entry.T + decoder.condition.bias
     for block in decoder.blocks:
         x = galerkin(block, x)
     return layer(decoder.last, gelu(layer(decoder.first, x)))
@@ -136,12 +136,12 @@ def test_the_order_of_queries_means_nothing(registry):
         assert (picture.query(coord[:, :1], cell[:, :1]) - together[:, :1]).abs().max() > 1e-3
 
 
-def test_what_is_told_is_of_single_precision_under_autocast(registry):
+def test_conditions_are_float32_under_autocast(registry):
     """With weights that only see how offsets and cells differ in their third digit."""
     model = composed(registry, random(1, 5, 1, 1), width=12, heads=3, hidden=10)
-    told = model.decoder.requires_grad_(False).condition_names
-    told.weight.mul_(300)
-    told.bias.copy_(-told.weight @ torch.full((10,), 0.5))
+    layer = model.decoder.requires_grad_(False).condition
+    layer.weight.mul_(300)
+    layer.bias.copy_(-layer.weight @ torch.full((10,), 0.5))
     picture = model.encode(torch.zeros(1, 3, 1, 1))
     coord, cell = 0.5 + torch.rand(1, 40, 2) / 100, 0.5 + torch.rand(1, 40, 2) / 100
     expected = picture.query(coord, cell)
@@ -158,7 +158,7 @@ def test_defaults_are_the_paper_s(registry):
     entry = (4 * 2 + 4 * 64 + 2 + 1) * 256
     block = (256 + 1) * 3 * 256 + 2 * 2 * 256 + 2 * (256 + 1) * 256
     assert sum(p.numel() for p in decoder.parameters()) == entry + 2 * block + (256 + 1) * 256 + (256 + 1) * 3
-    assert (decoder.num_statistics, decoder.blocks[0].heads, decoder.pointwise) == (2, 16, False)
+    assert (decoder.num_statistics, decoder.blocks[0].heads) == (2, 16)
 
 
 # What is refused
@@ -181,8 +181,8 @@ def test_options_refused(registry, options, said):
         model_from_table(table(**options), registry, "test")
 
 
-class Told(nn.Module):
-    channels = 3
+class OtherCondition(nn.Module):
+    channels, scope = 3, "query"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ class Told(nn.Module):
     ],
 )
 def test_conditions_refused(registry, conditioning, said):
-    components = [Component(name, lambda options: Told(), NoOptions) for name in ("cell", "depth")]
+    components = [Component(name, lambda options: OtherCondition(), NoOptions) for name in ("cell", "depth")]
     other = registry.with_plugin(Origin("other = other", "other", "1.0"), {"conditioning": components})
     with pytest.raises(liif_core.UserError, match=said):
         liif_core.build_model(model_from_table(table(conditioning), other, "test"))
