@@ -1,6 +1,6 @@
 """The contracts as tests, for authors of plugins.
 
-In a test file, a class for each component; pytest runs every check as a test of its own::
+In a test file, write a class for each component. pytest runs every check as a separate test::
 
     from liif_core.testing import EncoderContract
     from my_encoder import liif_encoders
@@ -8,31 +8,40 @@ In a test file, a class for each component; pytest runs every check as a test of
     class TestMine(EncoderContract):
         component = liif_encoders()
         options = {"channels": 8}
-        expected_failures = {"finite": "divides by the image's contrast"}
+        expected_failures = {"finite": "divides by the contrast of the image"}
 
-Or all of them in one call, which raises AssertionError with a line for each check that fails::
+Or make all checks in one call, which raises AssertionError with a line for each check that fails::
 
     check_encoder(liif_encoders(), {"channels": 8}, expected_failures={"finite": "..."})
 
-Give small options: every check builds the component, some of them several times.
+Choose options that make the component small: every check builds it, some checks several times.
+
+A component that declares a larger radius, reach or halo than it needs keeps its contract. It is reported with a
+ContractWarning, which pytest shows in its summary of warnings: "radius: declared 3, measured 1".
 """
 
+from liif_core.testing.case import ContractBroken, ContractWarning
 from liif_core.testing.contracts import (
     CHECKS,
     ConditioningContract,
     DecoderContract,
+    DegradationContract,
     EncoderContract,
     FeaturesContract,
+    ModelContract,
     SamplingContract,
     check_conditioning,
     check_decoder,
+    check_degradation,
     check_encoder,
     check_features,
+    check_model,
     check_options,
     check_sampling,
-)  # fmt: skip
+)
 
 __all__ = [
-    "CHECKS", "ConditioningContract", "DecoderContract", "EncoderContract", "FeaturesContract", "SamplingContract",
-    "check_conditioning", "check_decoder", "check_encoder", "check_features", "check_options", "check_sampling",
+    "CHECKS", "ConditioningContract", "ContractBroken", "ContractWarning", "DecoderContract", "DegradationContract",
+    "EncoderContract", "FeaturesContract", "ModelContract", "SamplingContract", "check_conditioning", "check_decoder",
+    "check_degradation", "check_encoder", "check_features", "check_model", "check_options", "check_sampling",
 ]  # fmt: skip

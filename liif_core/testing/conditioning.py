@@ -1,39 +1,33 @@
-"""What the framework relies on in a conditioning: query -> what the decoder is told."""
+"""The checks of a conditioning: query -> condition of the decoder."""
+
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from liif_core.model.protocols import Query
-from liif_core.testing.case import (
-    Case,
-    Check,
-    Tensors,
-    expect_same,
-    expect_shape,
-    fail,
-    random,
-)
-from liif_core.testing.common import COMMON, OPTIONS, contract
+from liif_core.testing import common
+from liif_core.testing.case import Case, Check, Tensors, dtype_name, expect_same, expect_shape, fail, random
 from liif_core.testing.reference import reference_sites
 
 
 class ConditioningCase(Case):
-    """A conditioning, beside a sampling of four codes."""
+    """A conditioning, with a sampling of four codes."""
 
     kind = "conditioning"
-    promised = {"channels": (1, False)}
+    attributes = {"channels": (1, False)}
     grid = (5, 7)
     neighbours = 4
 
     def inputs(self, batch: int = 2, seed: int = 0) -> Tensors:
         return {"coord": random(batch, 23, 2, seed=seed), "cell": random(batch, 23, 2, seed=seed, low=0.05, high=0.5)}
 
-    def outputs(self, module: nn.Module, inputs: Tensors) -> Tensors:
+    def outputs(self, module: Any, inputs: Tensors) -> Tensors:
         query = Query.points(inputs["coord"], inputs["cell"])
         value = self.condition(module, query)
         return {"condition": value.expand(-1, len(query.coord), *value.shape[2:]).transpose(0, 1)}
 
-    def condition(self, module: nn.Module, query: Query) -> Tensor:
+    def condition(self, module: Any, query: Query) -> Any:
         return module(query, reference_sites(query, self.grid, self.neighbours), self.grid)
 
     def extremes(self) -> list[tuple[str, Tensors]]:
@@ -44,46 +38,76 @@ class ConditioningCase(Case):
         ]
 
 
-def _window(case: ConditioningCase) -> tuple[Query, Query]:
-    """A window of a pixel grid, and its pixels as points."""
+def contract(case: ConditioningCase) -> None:
+    """The module has the attributes of its contract: ``channels``, and ``scope``, "query" or "image"."""
+    found = getattr(case.build(), "scope", "missing")
+    if found not in ("query", "image"):
+        fail(f"scope is {found!r}; expected 'query', or 'image' if the result depends on the cell alone")
+    common.contract(case)
+
+
+def _queries() -> tuple[Query, Query]:
+    """A pixel grid, and its pixels as points."""
     rows, columns, cell = torch.linspace(-0.9, 0.95, 4), torch.linspace(-0.8, 1, 6), torch.tensor([0.2, 0.3])
     return Query.grid(rows, columns, cell), Query.points(torch.cartesian_prod(rows, columns)[None], cell)
 
 
 def width(case: ConditioningCase) -> None:
-    """The result is broadcastable to (K, B, *Q, channels), ``channels`` being what is declared."""
+    """The result is broadcastable to (K, B, *Q, channels), with the declared ``channels``."""
     module, inputs = case.build(), case.inputs()
-    for query in (*_window(case), Query.points(inputs["coord"], inputs["cell"])):
+    for query in (*_queries(), Query.points(inputs["coord"], inputs["cell"])):
         with torch.no_grad():
             value = case.condition(module, query)
         lengths = ((1, case.neighbours), (1, len(query.coord)), *((1, n) for n in query.shape))
         expect_shape("the condition", value, *lengths, module.channels)
 
 
-def window(case: ConditioningCase) -> None:
-    """A window of a pixel grid is told what its pixels are told, asked for one by one."""
+def scope(case: ConditioningCase) -> None:
+    """With scope "image", the result depends on the cell alone, with one value where the cell has one."""
+    module, inputs = case.build(), case.inputs()
+    cell = inputs["cell"][:, :1]
+    first = Query.points(inputs["coord"], cell)
+    other = Query.points(case.inputs(seed=1)["coord"], cell)
+    with torch.no_grad():
+        values = [case.condition(module, query) for query in (first, other)]
+    moved = reference_sites(other, case.grid, case.neighbours)
+    with torch.no_grad():
+        values.append(module(first, moved, case.grid))
+    same = all(torch.equal(value, values[0]) for value in values)
+    single = values[0].shape[0] == 1 and values[0].shape[2] == 1
+    if module.scope == "query":
+        if same and single:
+            case.report("scope: declared 'query', but the result depends on the cell alone; 'image' would fit")
+        return
+    expect_shape("a condition of scope 'image', for one cell per image", values[0], 1, (1, 2), 1, module.channels)
+    if not same:
+        fail("declared 'image', but the result changes with the coordinates or the sites")
+
+
+def pixel_grid(case: ConditioningCase) -> None:
+    """A pixel grid has the same conditions as its pixels queried as points."""
     module = case.build()
-    together, apart = _window(case)
+    together, apart = _queries()
     with torch.no_grad():
         values = [case.condition(module, query) for query in (together, apart)]
     shape = (case.neighbours, 1, *together.shape, values[0].shape[-1])
     grid = values[0].expand(shape).flatten(2, 3)
-    expect_same("a window", {"condition": grid}, {"condition": values[1].expand(grid.shape)})
+    expect_same("a pixel grid", {"condition": grid}, {"condition": values[1].expand(grid.shape)})
 
 
 def autocast(case: ConditioningCase) -> None:
-    """float32 under autocast too: half precision misplaces queries."""
+    """The result is float32 under autocast too: half precision would misplace queries."""
     module, inputs = case.build(), case.inputs()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         value = case.outputs(module, inputs)["condition"]
     if value.dtype != torch.float32:
-        fail(f"{str(value.dtype).removeprefix('torch.')} under autocast; expected float32")
+        fail(f"under autocast: expected float32, got {dtype_name(value)}")
     with torch.no_grad():
         expect_same("under autocast", {"condition": value}, case.outputs(module, inputs))
 
 
 def differentiable(case: ConditioningCase) -> None:
-    """Where the result changes with the coordinates or the cell, autograd knows by how much."""
+    """Gradients in the coordinates and in the cell agree with finite differences."""
     module, inputs = case.build(), case.inputs()
     for name in inputs:
         moved = {key: value.clone() for key, value in inputs.items()}
@@ -96,13 +120,13 @@ def differentiable(case: ConditioningCase) -> None:
             known = 0.0 if gradient is None else (gradient.double() * step.double()).sum().item()
         measured = [_slope(case, module, inputs, name, step, weight, by) for by in (1e-2, 1e-3, 1e-4)]
         if not any(abs(found - known) <= 0.05 * max(1.0, abs(found)) for found in measured):
-            fail(f"moving the {name} changes the result by {measured[1]:.3g}, and autograd says {known:.3g}")
+            fail(f"a step of the {name} changes the result by {measured[1]:.3g}, but its gradient gives {known:.3g}")
 
 
 def _slope(
-    case: ConditioningCase, module: nn.Module, inputs: Tensors, name: str, step: Tensor, weight: Tensor, by: float
+    case: ConditioningCase, module: Any, inputs: Tensors, name: str, step: Tensor, weight: Tensor, by: float
 ) -> float:
-    """The change along ``step`` by central difference, with the codes that are read kept."""
+    """The central difference along ``step``, with the same codes read on both sides."""
     query = Query.points(inputs["coord"], inputs["cell"])
     kept = reference_sites(query, case.grid, case.neighbours)
     home = query.coord - kept.offset / torch.tensor(case.grid)
@@ -119,4 +143,6 @@ def _slope(
     return (values[1] - values[0]) / (2 * by)
 
 
-CHECKS: tuple[Check, ...] = (*OPTIONS, contract, width, window, autocast, differentiable, *COMMON)
+CHECKS: tuple[Check, ...] = (
+    *common.OPTIONS, contract, width, scope, pixel_grid, autocast, differentiable, *common.COMMON,
+)  # fmt: skip

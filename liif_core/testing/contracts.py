@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from liif_core.registry.components import Component
-from liif_core.testing import conditioning, decoder, encoder, features, sampling
+from liif_core.testing import conditioning, decoder, degradation, encoder, features, sampling, whole_model
 from liif_core.testing.case import Case, Check, Tensors
 from liif_core.testing.common import OPTIONS
 from liif_core.testing.running import Contract, run
@@ -17,6 +17,8 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     "sampling": sampling.CHECKS,
     "conditioning": conditioning.CHECKS,
     "decoder": decoder.CHECKS,
+    "model": whole_model.CHECKS,
+    "degradation": degradation.CHECKS,
 }
 
 
@@ -25,15 +27,19 @@ def check_encoder(
     options: Any = None,
     *,
     in_channels: int = 3,
+    has_parameters: bool = True,
     expected_failures: Mapping[str, str] = {},
 ) -> None:
     """Make every check of an encoder of images of ``in_channels``.
 
-    ``component``: a Component, or what ``use`` says of an installed one; ``options``: an object of its options class,
-    a table as in TOML, or None for the defaults; ``expected_failures``: a check's name -> why it fails.
-    Raises AssertionError with a line for each check that fails, or was expected to fail and does not.
+    ``component``: a Component, or the name of an installed one, as ``use`` has it. ``options``: an object of its
+    options class, a table as in TOML, or None for the defaults. ``has_parameters``: False for an encoder without
+    parameters. ``expected_failures``: the name of a check -> the reason why it fails.
+
+    Raises AssertionError with a line for each check that fails unexpectedly, or passes unexpectedly. Warns with a
+    ContractWarning where a declared distance is larger than the measured one.
     """
-    run(encoder.EncoderCase(component, options, in_channels), encoder.CHECKS, expected_failures)
+    run(encoder.EncoderCase(component, options, in_channels, has_parameters), encoder.CHECKS, expected_failures)
 
 
 def check_features(
@@ -43,7 +49,7 @@ def check_features(
     in_channels: int = 4,
     expected_failures: Mapping[str, str] = {},
 ) -> None:
-    """Make every check of features of an encoder's ``in_channels``. See ``check_encoder``."""
+    """Make every check of features for an encoder of ``in_channels``. See ``check_encoder``."""
     run(features.FeaturesCase(component, options, in_channels), features.CHECKS, expected_failures)
 
 
@@ -69,18 +75,41 @@ def check_decoder(
     out_channels: int = 3,
     neighbours: int = 4,
     conditions: Mapping[str, int] = {"coordinate": 2, "cell": 2},
+    has_parameters: bool = True,
     expected_failures: Mapping[str, str] = {},
 ) -> None:
-    """Make every check of a decoder that is given ``conditions``, name -> width. See ``check_encoder``.
+    """Make every check of a decoder. See ``check_encoder``.
 
-    "coordinate" and "cell", two wide, are told as the names say; any other, as some smooth function of the offset.
+    ``in_channels``: of the codes; give the number that the decoder needs if it needs a certain one. ``conditions``:
+    name -> width of those that it receives. "coordinate" and "cell" of width 2 are those of the default components; any
+    other condition is a smooth function of the offset. ``has_parameters``: False for a decoder without parameters.
     """
-    case = decoder.DecoderCase(component, options, in_channels, out_channels, neighbours, conditions)
+    case = decoder.DecoderCase(component, options, in_channels, out_channels, neighbours, conditions, has_parameters)
     run(case, decoder.CHECKS, expected_failures)
 
 
+def check_model(
+    component: Component | str,
+    options: Any = None,
+    *,
+    channels: int = 3,
+    has_parameters: bool = True,
+    expected_failures: Mapping[str, str] = {},
+) -> None:
+    """Make every check of a model that is not composed of parts, for images of ``channels``. See ``check_encoder``."""
+    case = whole_model.ModelCase(component, options, channels, has_parameters)
+    run(case, whole_model.CHECKS, expected_failures)
+
+
+def check_degradation(
+    component: Component | str, options: Any = None, *, expected_failures: Mapping[str, str] = {}
+) -> None:
+    """Make every check of a degradation. See ``check_encoder``."""
+    run(degradation.DegradationCase(component, options), degradation.CHECKS, expected_failures)
+
+
 def check_options(options_class: type, options: Any = None, *, expected_failures: Mapping[str, str] = {}) -> None:
-    """Make the checks of an options class, which those of every kind include. See ``check_encoder``."""
+    """Make the checks of an options class, which the checks of every kind include. See ``check_encoder``."""
     component = Component(getattr(options_class, "__name__", "options"), lambda options: nn.Identity(), options_class)
     run(_OptionsCase(component, options), OPTIONS, expected_failures)
 
@@ -91,25 +120,33 @@ class _OptionsCase(Case):
     def inputs(self, batch: int = 2, seed: int = 0) -> Tensors:
         return {}
 
-    def outputs(self, module: nn.Module, inputs: Tensors) -> Tensors:
+    def outputs(self, module: Any, inputs: Tensors) -> Tensors:
         return {}
 
 
 class EncoderContract(Contract, case=encoder.EncoderCase, checks=encoder.CHECKS):
-    """The checks of an encoder. Attributes: see ``Contract``, and ``in_channels``."""
+    """The checks of an encoder. Attributes: those of ``Contract``, ``in_channels``, ``has_parameters``."""
 
 
 class FeaturesContract(Contract, case=features.FeaturesCase, checks=features.CHECKS):
-    """The checks of features. Attributes: see ``Contract``, and ``in_channels``."""
+    """The checks of features. Attributes: those of ``Contract``, ``in_channels``."""
 
 
 class SamplingContract(Contract, case=sampling.SamplingCase, checks=sampling.CHECKS):
-    """The checks of a sampling. Attributes: see ``Contract``."""
+    """The checks of a sampling. Attributes: those of ``Contract``."""
 
 
 class ConditioningContract(Contract, case=conditioning.ConditioningCase, checks=conditioning.CHECKS):
-    """The checks of a conditioning. Attributes: see ``Contract``."""
+    """The checks of a conditioning. Attributes: those of ``Contract``."""
 
 
 class DecoderContract(Contract, case=decoder.DecoderCase, checks=decoder.CHECKS):
-    """The checks of a decoder. Attributes: see ``Contract``, and ``check_decoder`` for the sizes."""
+    """The checks of a decoder. Attributes: those of ``Contract``, and the sizes of ``check_decoder``."""
+
+
+class ModelContract(Contract, case=whole_model.ModelCase, checks=whole_model.CHECKS):
+    """The checks of a whole model. Attributes: those of ``Contract``, ``channels``, ``has_parameters``."""
+
+
+class DegradationContract(Contract, case=degradation.DegradationCase, checks=degradation.CHECKS):
+    """The checks of a degradation. Attributes: those of ``Contract``."""

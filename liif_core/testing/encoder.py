@@ -1,5 +1,7 @@
-"""What the framework relies on in an encoder."""
+"""The checks of an encoder: image -> features."""
 
+import math
+from fractions import Fraction
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -9,20 +11,23 @@ from torch import Tensor, nn
 
 from liif_core.model.composed import ComposedModel
 from liif_core.registry.components import Component
-from liif_core.testing.case import Case, Check, Tensors, expect_shape, fail, random
-from liif_core.testing.common import COMMON, OPTIONS, contract
-from liif_core.testing.radius import expect_radius
+from liif_core.testing.case import Case, Check, Tensors, builds_for, expect_shape, fail, random
+from liif_core.testing.common import COMMON, OPTIONS, contract, parameters
+from liif_core.testing.radius import Ratio, expect_radius, over_declared
 
 
 class EncoderCase(Case):
-    """An encoder of images of ``in_channels``."""
+    """An encoder of images of ``in_channels``. ``has_parameters = False`` declares that it has no parameters."""
 
     kind = "encoder"
-    promised = {"out_channels": (1, False), "multiple_of": (1, False), "receptive_radius": (0, True)}
+    attributes = {"out_channels": (1, False), "multiple_of": (1, False), "receptive_radius": (0, True)}
 
-    def __init__(self, component: Component | str, options: Any = None, in_channels: int = 3):
+    def __init__(
+        self, component: Component | str, options: Any = None, in_channels: int = 3, has_parameters: bool = True
+    ):
         super().__init__(component, options)
         self.in_channels = in_channels
+        self.has_parameters = has_parameters
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -30,14 +35,14 @@ class EncoderCase(Case):
 
     @cached_property
     def multiple(self) -> int:
-        return self.build().multiple_of
+        return int(self.build().multiple_of)
 
     def inputs(self, batch: int = 2, seed: int = 0) -> Tensors:
         sides = (-(-side // self.multiple) * self.multiple for side in (7, 10))
         image = random(batch, self.in_channels, *sides, seed=seed)
-        return {"image": image.contiguous(memory_format=torch.channels_last)}  # as the framework gives it: no copy
+        return {"image": image.contiguous(memory_format=torch.channels_last)}  # the framework's layout: no copy is made
 
-    def outputs(self, module: nn.Module, inputs: Tensors) -> Tensors:
+    def outputs(self, module: Any, inputs: Tensors) -> Tensors:
         return {"features": padded(module, inputs["image"])}
 
     def extremes(self) -> list[tuple[str, Tensors]]:
@@ -48,41 +53,63 @@ class EncoderCase(Case):
         return [(words, {"image": image.clone()}) for words, image in flat + others]
 
 
-def padded(module: nn.Module, image: Tensor) -> Tensor:
-    """What the framework makes of an image of any size: padded to ``multiple_of``, encoded, cropped."""
-    return ComposedModel(module, nn.Identity(), nn.Identity(), {}, nn.Identity()).encoded(image)
+def padded(module: Any, image: Tensor) -> Tensor:
+    """The features that the framework computes for an image of any size, which it pads to ``multiple_of``."""
+    model = ComposedModel(module, nn.Identity(), nn.Identity(), {}, nn.Identity(), channels=image.shape[1])
+    return model.encoded(image)
+
+
+def _codes_per_pixel(case: EncoderCase, module: Any) -> Ratio:
+    """Codes per pixel, down and across, measured as the framework measures it."""
+    side = math.lcm(8, module.multiple_of)
+    with torch.no_grad():
+        features = module(random(1, case.in_channels, side, side))
+    if not isinstance(features, Tensor) or features.ndim != 4:
+        expect_shape("features", features, 1, "C", "h", "w")
+    return Fraction(features.shape[2], side), Fraction(features.shape[3], side)
 
 
 def size(case: EncoderCase) -> None:
-    """One code for each pixel, for every height and width from 1 to twice ``multiple_of`` and one."""
-    module, seen = case.build(), set()
-    several = module.multiple_of
-    for sides in product(range(1, 2 * several + 2), repeat=2):
-        height, width = (-(-side // several) * several for side in sides)  # what the framework pads to
-        if (height, width) not in seen:
-            seen.add((height, width))
-            image = random(1, case.in_channels, height, width)
-            with torch.no_grad():
-                features = module(image)
-            expect_shape(f"features of a {height} x {width} image", features, 1, features.shape[1], height, width)
+    """The number of codes per pixel is the same for every image size that is a multiple of ``multiple_of``.
+
+    Tested for every height and width from 1 to twice ``multiple_of`` plus 1, padded to a multiple.
+    """
+    module = case.build()
+    multiple = module.multiple_of
+    ratio = _codes_per_pixel(case, module)
+    words = "" if ratio == (1, 1) else f" ({ratio[0]} by {ratio[1]} codes per pixel)"
+    if any((multiple * axis).denominator > 1 for axis in ratio):
+        fail(f"multiple_of is {multiple}, and {multiple} pixels are not a whole number of codes{words}")
+    sides = range(multiple, 2 * multiple + multiple + 1, multiple)
+    for height, width in product(sides, repeat=2):
+        image = random(1, case.in_channels, height, width)
+        with torch.no_grad():
+            features = module(image)
+        codes = int(height * ratio[0]), int(width * ratio[1])
+        expect_shape(f"features of a {height} x {width} image{words}", features, 1, features.shape[1], *codes)
 
 
 def channels(case: EncoderCase) -> None:
-    """Features have the channels that ``out_channels`` declares, for gray, color and any other images."""
-    for in_channels in sorted({1, 3, 4, case.in_channels}):
-        other = EncoderCase(case.component, case.given, in_channels)
-        module = other.build()
+    """Features have ``out_channels`` channels, for images of 1, 3 or 4 channels.
+
+    An encoder that does not support some of these raises ValueError in ``build``.
+    """
+    for in_channels, module in builds_for(case, "in_channels", {1, 3, 4}):
         with torch.no_grad():
-            found = other.outputs(module, other.inputs())["features"].shape[1]
+            found = case.outputs(module, case.inputs())["features"].shape[1]
         if found != module.out_channels:
-            fail(f"out_channels is {module.out_channels}, and features of {in_channels} channels' images have {found}")
+            fail(f"out_channels is {module.out_channels}, but images of {in_channels} channels give {found} channels")
 
 
 def receptive_radius(case: EncoderCase) -> None:
-    """What lies further from a code than ``receptive_radius`` changes nothing; None: the whole image is seen."""
+    """Pixels further from a code than ``receptive_radius`` do not influence it; None: the whole image may."""
     module = case.build()
-    if module.receptive_radius is not None:
-        expect_radius(module, module, case.in_channels, module.receptive_radius, module.multiple_of)
+    declared = module.receptive_radius
+    if declared is not None:
+        ratio = _codes_per_pixel(case, module)
+        measured = expect_radius(module, module, case.in_channels, declared, module.multiple_of, ratio)
+        if message := over_declared("receptive_radius", declared, measured):
+            case.report(message)
 
 
-CHECKS: tuple[Check, ...] = (*OPTIONS, contract, size, channels, receptive_radius, *COMMON)
+CHECKS: tuple[Check, ...] = (*OPTIONS, contract, parameters, size, channels, receptive_radius, *COMMON)

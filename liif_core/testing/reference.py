@@ -1,4 +1,4 @@
-"""Plain parts for a component to be checked between: codes around a query, codes as they are, conditions."""
+"""Simple parts to check a component with: a latent field, the codes around a query, and conditions."""
 
 import math
 
@@ -6,21 +6,24 @@ import torch
 from torch import Tensor
 
 from liif_core.model.protocols import LatentField, Query, Sites
+from liif_core.shapes import Float
+from liif_core.sizes import Size
 
 
 class ReferenceField(LatentField):
-    """Codes that are the features themselves."""
+    """A field whose codes are the features themselves."""
 
-    def __init__(self, features: Tensor):
+    def __init__(self, features: Float[Tensor, "B C h w"], image: Float[Tensor, "B c y x"]):
         self.features = features
         self.channels = features.shape[1]
+        self.image = image
 
-    def dense(self) -> Tensor:
+    def dense(self) -> Float[Tensor, "B C h w"]:
         return self.features
 
 
-def reference_sites(query: Query, grid: tuple[int, int], neighbours: int) -> Sites:
-    """The K codes of a square around each query, weighted by closeness. Offsets can be differentiated."""
+def reference_sites(query: Query, grid: Size, neighbours: int) -> Sites:
+    """The K codes of a square around each query, weighted by closeness. Offsets are differentiable."""
     side = math.isqrt(neighbours - 1) + 1
     size = torch.tensor(grid, device=query.coord.device)
     position = (query.coord.detach() + 1) / 2 * size - 0.5  # in codes
@@ -33,8 +36,8 @@ def reference_sites(query: Query, grid: tuple[int, int], neighbours: int) -> Sit
     return Sites((place[..., 0] * grid[1] + place[..., 1]).long(), offset, weight)
 
 
-def reference_condition(name: str, width: int, query: Query, sites: Sites, grid: tuple[int, int]) -> Tensor:
-    """What a decoder might be told under a name: the offset, the cell, or some smooth function of the offset."""
+def reference_condition(name: str, width: int, query: Query, sites: Sites, grid: Size) -> Tensor:
+    """A condition by name: the offset ("coordinate", 2), the cell ("cell", 2), or a smooth function of the offset."""
     if (name, width) == ("coordinate", 2):
         return sites.offset
     if (name, width) == ("cell", 2):

@@ -1,4 +1,4 @@
-"""Running checks: all in one call, or each as a test of a pytest class."""
+"""Runs checks: all in one call, or each as a test of a pytest class."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,21 +9,14 @@ import torch
 
 from liif_core.errors import did_you_mean
 from liif_core.registry.components import Component
-from liif_core.testing.case import (
-    Case,
-    Check,
-    ContractBroken,
-    SkipCheck,
-    name_of,
-    promise_of,
-)
+from liif_core.testing.case import Case, Check, ContractBroken, SkipCheck, name_of, requirement_of
 
-_FIRST = ("options_frozen", "contract")  # where these fail, the others cannot say anything
+_FIRST = ("options_frozen", "contract", "prepare")  # if one of these fails, the results of later checks mean nothing
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """For tensors this small, several threads are many times slower than one."""
+    """Tensors are so small here that several threads are many times slower than one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -33,7 +26,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def failures(case: Case, checks: Iterable[Check]) -> dict[str, Exception]:
-    """What each check that fails says, by its name. Those that this machine cannot make are left out."""
+    """The error of each check that fails, by its name. Checks that this machine cannot make are left out."""
     found: dict[str, Exception] = {}
     for check in checks:
         try:
@@ -49,24 +42,26 @@ def failures(case: Case, checks: Iterable[Check]) -> dict[str, Exception]:
 
 
 def run(case: Case, checks: Iterable[Check], expected_failures: Mapping[str, str]) -> None:
-    """Make every check. Raises AssertionError with a line for each that fails, or was expected to and does not."""
+    """Make every check. Raises AssertionError with a line for each unexpected failure and each unexpected pass."""
     checks = tuple(checks)
-    _known(expected_failures, checks)
+    _expect_names(expected_failures, checks)
     found = failures(case, checks)
-    lines = [f"{name}: {_said(error)}" for name, error in found.items() if name not in expected_failures]
+    lines = [f"{name}: {_message(error)}" for name, error in found.items() if name not in expected_failures]
     stopped = any(name in found for name in _FIRST)
     lines += [_passes(name, why) for name, why in expected_failures.items() if name not in found and not stopped]
     if lines:
-        head = f"{case.kind} {case.component.name!r} does not keep its contract:"
+        head = f"{case.kind} {case.component.name!r} breaks its contract:"
         cause = next((error for name, error in found.items() if name not in expected_failures), None)
         raise ContractBroken("\n  ".join([head, *lines])) from cause
 
 
 class Contract:
-    """What the classes of the kinds share. ``component`` is a Component, or what ``use`` says of an installed one.
+    """The base of the test classes.
 
-    ``options`` are as in TOML, or the defaults; ``expected_failures`` maps a check's name to why it fails: the test is
-    then an xfail, and fails where the check passes. Sizes are attributes too, named as in ``check_encoder`` and so on.
+    ``component`` is a Component, or the name of an installed one, as ``use`` has it. ``options`` is a table as in TOML,
+    an object of the options class, or None for the defaults. ``expected_failures`` maps the name of a check to the
+    reason why it fails: the test is then an xfail, and it fails if the check passes. Sizes are further attributes, with
+    the names of the arguments of ``check_encoder`` and so on.
     """
 
     component: ClassVar[Component | str]
@@ -80,9 +75,9 @@ class Contract:
             cls._case, cls._checks = case, checks
             for check in checks:
                 setattr(cls, f"test_{name_of(check)}", _as_test(check))
-        _known(cls.expected_failures, cls._checks)
+        _expect_names(cls.expected_failures, cls._checks)
 
-    def _made(self) -> Case:
+    def _case_of_class(self) -> Case:
         wanted = inspect.signature(self._case.__init__).parameters.keys() - {"self"}
         return self._case(**{name: getattr(self, name) for name in wanted if hasattr(self, name)})
 
@@ -94,14 +89,14 @@ def _as_test(check: Check) -> Callable[[Contract], None]:
         why = self.expected_failures.get(name_of(check))
         try:
             with _one_thread():
-                check(self._made())
+                check(self._case_of_class())
         except SkipCheck as reason:
             pytest.skip(str(reason))
         except Exception as error:
             if why is not None:
-                pytest.xfail(f"{why} ({_said(error)})")
+                pytest.xfail(f"{why} ({_message(error)})")
             if isinstance(error, ContractBroken):
-                raise ContractBroken(f"{name_of(check)}: {error}\npromised: {promise_of(check)}") from None
+                raise ContractBroken(f"{name_of(check)}: {error}\nrequired: {requirement_of(check)}") from None
             raise
         if why is not None:
             raise ContractBroken(_passes(name_of(check), why))
@@ -111,17 +106,17 @@ def _as_test(check: Check) -> Callable[[Contract], None]:
     return test
 
 
-def _known(expected_failures: Mapping[str, str], checks: Iterable[Check]) -> None:
+def _expect_names(expected_failures: Mapping[str, str], checks: Iterable[Check]) -> None:
     names = [name_of(check) for check in checks]
     for name in expected_failures:
         if name not in names:
             near = did_you_mean(name, names)
-            raise ValueError(f"expected_failures: no check is named {name!r}{near}; there are {', '.join(names)}")
+            raise ValueError(f"expected_failures: no check is named {name!r}{near}; the checks are {', '.join(names)}")
 
 
 def _passes(name: str, why: str) -> str:
-    return f"{name}: expected to fail ({why}), and passes: take it out of expected_failures"
+    return f"{name}: expected to fail ({why}), but passes: remove it from expected_failures"
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, ContractBroken) else f"{type(error).__name__}: {error}"

@@ -1,36 +1,32 @@
-"""What the framework relies on in a sampling: query -> sites."""
+"""The checks of a sampling: query -> sites."""
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from liif_core.model.protocols import Query, Sites
-from liif_core.testing.case import (
-    Case,
-    Check,
-    Tensors,
-    expect_same,
-    expect_shape,
-    fail,
-    random,
-)
+from liif_core.sizes import Size
+from liif_core.testing.case import Case, Check, Tensors, dtype_name, expect_same, expect_shape, fail, random
 from liif_core.testing.common import COMMON, OPTIONS, contract
+from liif_core.testing.radius import over_declared
 
 GRIDS = ((1, 1), (1, 4), (2, 2), (3, 5), (8, 7))
 
 
 class SamplingCase(Case):
-    """A sampling, asked for scattered queries of a grid of codes."""
+    """A sampling, with scattered queries on a grid of codes."""
 
     kind = "sampling"
-    promised = {"neighbours": (1, False), "reach": (0, False)}
+    attributes = {"neighbours": (1, False), "reach": (0, False)}
     grid = (5, 7)
 
     def inputs(self, batch: int = 2, seed: int = 0) -> Tensors:
         return {"coord": random(batch, 23, 2, seed=seed), "cell": random(batch, 23, 2, seed=seed, low=0.05, high=0.5)}
 
-    def outputs(self, module: nn.Module, inputs: Tensors) -> Tensors:
+    def outputs(self, module: Any, inputs: Tensors) -> Tensors:
         sites = module(Query.points(inputs["coord"], inputs["cell"]), self.grid)
         return _by_image(sites, len(inputs["coord"]))
 
@@ -45,13 +41,13 @@ class SamplingCase(Case):
 
 
 def _by_image(sites: Sites, batch: int) -> Tensors:
-    """Each part (B, K, *Q, ...)."""
+    """Index, offset and weight, each (B, K, *Q, ...)."""
     parts = {"index": sites.index, "offset": sites.offset, "weight": sites.weight}
     return {n: value.expand(value.shape[0], batch, *value.shape[2:]).transpose(0, 1) for n, value in parts.items()}
 
 
-def border(grid: tuple[int, int]) -> Tensor:
-    """(N, 2): edges, codes, everything halfway between codes and beside it, inside the image and beyond."""
+def border(grid: Size) -> Tensor:
+    """(N, 2): edges, codes, the positions halfway between codes and beside those, inside the image and outside."""
     axes = []
     for n in grid:
         steps = (-1 + torch.arange(-2, 2 * n + 3, dtype=torch.float64) / n).float()
@@ -59,8 +55,8 @@ def border(grid: tuple[int, int]) -> Tensor:
     return torch.cartesian_prod(*axes)
 
 
-def _asked(module: nn.Module) -> Iterator[tuple[tuple[int, int], Query, Sites]]:
-    """Queries at every border and corner of several grids, as points and as a window, and their sites."""
+def _sampled(module: Any) -> Iterator[tuple[Size, Query, Sites]]:
+    """Queries at every border and corner of several grids, as points and as a pixel grid, and their sites."""
     for grid in GRIDS:
         cell = torch.tensor([0.2, 0.3])
         queries = [Query.points(border(grid)[None], cell)]
@@ -71,66 +67,68 @@ def _asked(module: nn.Module) -> Iterator[tuple[tuple[int, int], Query, Sites]]:
 
 
 def shape(case: SamplingCase) -> None:
-    """Sites have the shapes and types of their contract, K being the declared ``neighbours``."""
+    """Sites have the shapes and types of their contract, with K = ``neighbours``."""
     module = case.build()
-    batches = [Query.points(case.inputs(batch=2)["coord"], torch.tensor([0.1, 0.2]))]
-    asked = [((5, 7), query, module(query, (5, 7))) for query in batches] + list(_asked(module))
-    for _, query, sites in asked:
+    batch = Query.points(case.inputs(batch=2)["coord"], torch.tensor([0.1, 0.2]))
+    for _, query, sites in [(case.grid, batch, module(batch, case.grid)), *_sampled(module)]:
         images = (1, len(query.coord))
         expect_shape("index", sites.index, module.neighbours, images, *query.shape)
         expect_shape("offset", sites.offset, module.neighbours, images, *query.shape, 2)
         expect_shape("weight", sites.weight, module.neighbours, images, *query.shape)
         if sites.index.dtype != torch.int64:
-            fail(f"index is {str(sites.index.dtype).removeprefix('torch.')}; expected int64")
+            fail(f"index: expected int64, got {dtype_name(sites.index)}")
 
 
 def index_range(case: SamplingCase) -> None:
-    """Indices are those of codes, at every border and corner, and for points outside the image."""
-    for grid, _, sites in _asked(case.build()):
+    """Indices lie within the grid of codes, also for queries at the borders and outside the image."""
+    for grid, _, sites in _sampled(case.build()):
         codes = grid[0] * grid[1]
         lowest, highest = int(sites.index.min()), int(sites.index.max())
         if lowest < 0 or highest >= codes:
-            fail(f"{grid[0]} x {grid[1]} codes have indices 0 to {codes - 1}; got {lowest} to {highest}")
+            fail(f"expected indices from 0 to {codes - 1} for {grid[0]} x {grid[1]} codes, got {lowest} to {highest}")
 
 
 def reach(case: SamplingCase) -> None:
-    """No code is read that lies further from the nearest, along an axis, than ``reach``."""
-    module = case.build()
-    for grid, query, sites in _asked(module):
+    """Along each axis, every code read is at most ``reach`` codes away from the nearest code."""
+    module, distances = case.build(), [0.0]
+    for grid, query, sites in _sampled(module):
         size = torch.tensor(grid)
         position = torch.minimum(((query.coord + 1) / 2 * size - 0.5).clamp(min=0), size - 1.0)
         place = torch.stack([sites.index // grid[1], sites.index % grid[1]], dim=-1)
-        furthest = (place - position).abs().max().item()
-        if furthest > module.reach + 0.5 + 1e-3:  # a query halfway between two codes may be nearest to either
-            fail(f"{module.reach} is declared, and a code is read that lies {furthest:.2f} from the query")
+        distances.append((place - position).abs().max().item())
+    furthest = max(distances)
+    if furthest > module.reach + 0.5 + 1e-3:  # a query halfway between two codes is nearest to either
+        fail(f"declared {module.reach}, but a code {furthest:.2f} codes away from the query is read")
+    if message := over_declared("reach", module.reach, math.ceil(furthest - 0.5 - 1e-3)):
+        case.report(message)
 
 
 def weight_sum(case: SamplingCase) -> None:
-    """Weights sum to 1 over the neighbours."""
-    for _, _, sites in _asked(case.build()):
+    """The weights of a query sum to 1."""
+    for _, _, sites in _sampled(case.build()):
         total = sites.weight.sum(0)
         if not (total - 1).abs().max() <= 1e-5:
-            fail(f"weights sum to {total.min():.6g} to {total.max():.6g}")
+            fail(f"weights sum to values from {total.min():.6g} to {total.max():.6g}")
 
 
 def weight_sign(case: SamplingCase) -> None:
-    """No weight is negative (a sampling that means it declares this check as an expected failure)."""
-    lowest = min(sites.weight.min().item() for _, _, sites in _asked(case.build()))
+    """No weight is negative. A sharpening kernel declares this check as an expected failure."""
+    lowest = min(sites.weight.min().item() for _, _, sites in _sampled(case.build()))
     if lowest < 0:
-        fail(f"a weight is {lowest:.3g}")
+        fail(f"the lowest weight is {lowest:.3g}")
 
 
 def offsets(case: SamplingCase) -> None:
-    """Offsets are query minus code, in feature-cell units: one feature cell is 2."""
-    for grid, query, sites in _asked(case.build()):
+    """Offsets are query minus code in feature-cell units: the side of a feature cell is 2."""
+    for grid, query, sites in _sampled(case.build()):
         size = torch.tensor(grid)
         place = torch.stack([sites.index // grid[1], sites.index % grid[1]], dim=-1)
         expected = (query.coord - ((2 * place + 1) / size - 1)) * size
         expect_same(f"offsets on {grid[0]} x {grid[1]} codes", {"offset": sites.offset}, {"offset": expected})
 
 
-def window(case: SamplingCase) -> None:
-    """A window of a pixel grid has the sites of its pixels, asked for one by one."""
+def pixel_grid(case: SamplingCase) -> None:
+    """A pixel grid has the same sites as its pixels queried as points."""
     module = case.build()
     for grid in GRIDS:
         rows, columns, cell = torch.linspace(-1.2, 1.1, 13), torch.linspace(-1, 1, 9), torch.tensor([0.2, 0.3])
@@ -138,11 +136,11 @@ def window(case: SamplingCase) -> None:
             together = _by_image(module(Query.grid(rows, columns, cell), grid), 1)
             apart = _by_image(module(Query.points(torch.cartesian_prod(rows, columns)[None], cell), grid), 1)
         together = {name: value.flatten(2, 3) for name, value in together.items()}
-        expect_same(f"a window on {grid[0]} x {grid[1]} codes", together, apart)
+        expect_same(f"a pixel grid on {grid[0]} x {grid[1]} codes", together, apart)
 
 
 def autocast(case: SamplingCase) -> None:
-    """Offsets and weights stay float32 under autocast, to the last bit: half precision misplaces queries."""
+    """Under autocast, sites are bit for bit the same: half precision would misplace queries."""
     module = case.build()
     query = Query.points(random(1, 50, 2), torch.tensor([0.01, 0.01]))
     with torch.no_grad():
@@ -153,17 +151,18 @@ def autocast(case: SamplingCase) -> None:
 
 
 def differentiable(case: SamplingCase) -> None:
-    """Offsets can be differentiated in the coordinates, as normals of the picture and implicit losses need it."""
+    """Offsets are differentiable in the coordinates, with the right gradient."""
     coord = random(1, 23, 2).requires_grad_()
     sites = case.build()(Query.points(coord, torch.tensor([0.1, 0.1])), case.grid)
     if not sites.offset.requires_grad:
-        fail("offsets do not depend on the coordinates, as far as autograd can see")
+        fail("autograd finds no dependence of the offsets on the coordinates")
     sites.offset.sum().backward()
+    assert coord.grad is not None
     expected = (len(sites.offset) * torch.tensor(case.grid)).expand(coord.shape).float()
-    expect_same("the offsets' gradient", {"coord": coord.grad}, {"coord": expected})
+    expect_same("the gradient of the offsets", {"coord": coord.grad}, {"coord": expected})
 
 
 CHECKS: tuple[Check, ...] = (
-    *OPTIONS, contract, shape, index_range, reach, weight_sum, weight_sign, offsets, window, autocast, differentiable,
-    *COMMON,
+    *OPTIONS, contract, shape, index_range, reach, weight_sum, weight_sign, offsets, pixel_grid, autocast,
+    differentiable, *COMMON,
 )  # fmt: skip
