@@ -1,7 +1,4 @@
-"""Image files -> uint8 arrays, for training and evaluation: 8-bit gray or RGB, anything else refused by name.
-
-Pixels are taken as stored: EXIF orientation is not applied, and 48-bit RGB is read as 24-bit, as Pillow does it.
-"""
+"""Image files as uint8 arrays for training and evaluation: 8-bit gray or RGB; others are refused by name."""
 
 import hashlib
 import os
@@ -11,20 +8,22 @@ from pathlib import Path
 
 import numpy as np
 from attrs import Factory, frozen
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from liif_core.errors import UserError
+from liif_core.images import MAX_PIXELS, READABLE_SUFFIXES, Header, TooManyPixels, read_image
 from liif_core.sizes import Size
 
-MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name
+CHANNELS = (1, 3)  # gray, RGB
+_MODES = ("1", "L", "P", "RGB")
 _AT_ONCE = 8  # images decoded before the next are begun, which bounds what is in memory
-_NAMED_ONLY = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # formats that Pillow recognizes, but cannot decode
+_NOT_IMAGES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF")  # other formats whose suffixes Pillow lists
 
 
 @frozen
 class Decoded:
-    """What was learned of image files; those that could not be decoded are in ``problems`` alone."""
+    """What decoding found in image files; those that could not be decoded are in ``problems`` only."""
 
     sizes: dict[Path, Size] = Factory(dict)
     digests: dict[Path, str] = Factory(dict)  # sha256 of the pixels
@@ -32,38 +31,46 @@ class Decoded:
     problems: list[str] = Factory(list)
 
 
-def endings() -> set[str]:
-    """The file name endings, in lower case with their dot, of every format that Pillow can read."""
+def image_suffixes() -> set[str]:
+    """The suffixes, in lower case with their dot, of files that are looked at as images.
+
+    Beside those of formats that are read, these are of further formats that Pillow has, whose files are refused by
+    name rather than passed over.
+    """
     kinds = Image.registered_extensions()
-    return {ending for ending, kind in kinds.items() if kind in Image.OPEN and kind not in _NAMED_ONLY}
+    return {*READABLE_SUFFIXES, *(suffix for suffix, kind in kinds.items() if kind not in _NOT_IMAGES)}
 
 
 def decode(path: Path, channels: int) -> np.ndarray:
-    """(h, w, channels) uint8; channels 1 (gray) or 3 (RGB).
+    """(h, w, channels) uint8, upright; channels is 1 (gray) or 3 (RGB).
 
-    Black and white, gray, RGB and palette images are converted to that. Raises UserError for a file that cannot be
-    read, holds several pictures, is transparent, or is of another mode.
+    Black and white, gray, RGB and palette images are converted to that; gray is the luma of ITU-R 601. Raises
+    UserError for a file that ``read_image`` refuses, for one that has transparency, and for one of another mode.
     """
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            frames, mode, transparent = getattr(picture, "n_frames", 1), picture.mode, picture.has_transparency_data
-            if frames == 1 and not transparent and mode in ("1", "L", "P", "RGB"):
-                pixels = np.array(picture if mode == MODES[channels] else picture.convert(MODES[channels]))
-                return pixels.reshape(*pixels.shape[:2], channels)
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image that Pillow can read; replace it, or leave it out") from None
-    except Exception as error:  # a decoder at a damaged file raises anything: OSError, SyntaxError, struct.error, ...
-        raise UserError(f"{path}: cannot be read ({error}); replace it, or leave it out") from error
-    if frames > 1:
-        raise UserError(f"{path}: holds {frames} pictures, expected one; save the one you mean as a file of its own")
-    if transparent:
-        raise UserError(f"{path}: transparent (mode {mode}), expected 8-bit gray or RGB; put it on a background")
-    raise UserError(f"{path}: mode {mode}, expected 8-bit gray or RGB; convert it, or leave it out")
+        color = read_image(path, MAX_PIXELS, _check).color
+    except TooManyPixels as error:
+        found = error.problems[0].partition(" that are read")[0]
+        raise UserError(f"{found} that images for training may have; cut it into parts") from None
+    if color.shape[2] == channels:
+        return color
+    if channels == 3:
+        return np.repeat(color, 3, axis=2)
+    return np.asarray(Image.fromarray(color).convert("L"))[..., None]
+
+
+def _check(header: Header) -> None:
+    """Raises UserError where an image is not one for training and evaluation."""
+    if header.alpha:
+        raise UserError(
+            f"{header.path}: transparent (mode {header.mode}), expected 8-bit gray or RGB; put it on a background"
+        )
+    if header.depth != "uint8" or header.mode not in _MODES:
+        raise UserError(f"{header.path}: mode {header.mode}, expected 8-bit gray or RGB; convert it, or leave it out")
 
 
 def decode_all(files: Sequence[Path], channels: int, budget: float) -> Decoded:
-    """Decode every file once, several at a time; hold arrays, in order, while they fit in ``budget`` bytes."""
+    """Decode every file once, several at a time; keep arrays, in order, while they fit in ``budget`` bytes."""
     found = Decoded()
 
     def look(path: Path) -> tuple[np.ndarray, str] | UserError:
@@ -75,7 +82,7 @@ def decode_all(files: Sequence[Path], channels: int, budget: float) -> Decoded:
 
     with (
         ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool,
-        tqdm(total=len(files), desc="looking at images", unit="image", delay=2, leave=False, disable=None) as bar,
+        tqdm(total=len(files), desc="reading images", unit="image", delay=2, leave=False, disable=None) as bar,
     ):
         for first in range(0, len(files), _AT_ONCE):
             part = files[first : first + _AT_ONCE]

@@ -105,18 +105,22 @@ def _separate(image: Image.Image, bits: int) -> tuple[np.ndarray, np.ndarray | N
     if key is not None and not palette:
         return _keyed(image, key, bits)
     gray, alpha = image.mode in _GRAY, image.has_transparency_data
-    pixels = np.array(image.convert(("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")))
-    pixels = pixels.reshape(image.height, image.width, -1)
+    pixels = _array(image, ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB"))
     color = pixels[..., :1] if gray else pixels[..., :3]
     if palette and (color == color[..., :1]).all():
         color = color[..., :1]
     return color, pixels[..., -1] if alpha else None
 
 
+def _array(image: Image.Image, mode: str) -> np.ndarray:
+    """The pixels (h, w, samples) in a mode; read-only."""
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels.reshape(image.height, image.width, -1)
+
+
 def _keyed(image: Image.Image, key: int | tuple[int, ...], bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Of an image without alpha where one color, ``key``, stands for transparent."""
-    color = np.array(image.convert("L" if image.mode in _GRAY else "RGB"))
-    color = color.reshape(image.height, image.width, -1)
+    color = _array(image, "L" if image.mode in _GRAY else "RGB")
     if image.mode == "L" and bits < 8:
         key *= 255 // (2**bits - 1)  # Pillow has scaled the pixels, but not this
     visible = (color != np.array(key)).any(axis=-1)

@@ -52,7 +52,7 @@ def from_pillow(image: Image.Image, exif: bytes | None = None) -> tuple[Metadata
     comment = info.get("comment")
     if isinstance(comment, bytes) and comment:
         text.setdefault("Comment", comment.decode("utf-8", "replace"))
-    page = _exif_page(stored_exif(image) if exif is None else exif)
+    page = _exif_page(stored_exif(info | text) if exif is None else exif)  # text may follow a PNG's pixels
     xmp = _xmp(info) or packet
     found = Metadata(
         icc=info.get("icc_profile") or None,
@@ -67,14 +67,14 @@ def from_pillow(image: Image.Image, exif: bytes | None = None) -> tuple[Metadata
 def orientation(image: Image.Image) -> int:
     """The orientation (1 to 8) of an image that Pillow has opened; of a TIFF use ``from_directory``."""
     xmp = _xmp(image.info)
-    return _orientation(_exif_page(stored_exif(image)), xmp.encode() if isinstance(xmp, str) else xmp)
+    return _orientation(_exif_page(stored_exif(image.info)), xmp.encode() if isinstance(xmp, str) else xmp)
 
 
-def stored_exif(image: Image.Image) -> bytes | None:
-    """The EXIF block in ``image.info``, or in the text that old programs kept it as in a PNG; maybe with a prefix."""
-    block = image.info.get("exif")
+def stored_exif(info: Mapping[Any, Any]) -> bytes | None:
+    """The EXIF block in ``image.info``, or in the text in which old programs kept it in a PNG; maybe with a prefix."""
+    block = info.get("exif")
     for name in _EXIF_TEXTS:
-        text = image.info.get(f"Raw profile type {name}")
+        text = info.get(f"Raw profile type {name}")
         if not block and isinstance(text, str):
             try:
                 block = bytes.fromhex("".join(text.split("\n")[3:]))

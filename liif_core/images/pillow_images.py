@@ -133,7 +133,7 @@ def _high_depth(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _current_exif(image: Image.Image) -> bytes | None:
     """The EXIF of an image: the block that it was opened with, unless ``image.getexif()`` was changed since."""
-    stored = metadata.stored_exif(image)
+    stored = metadata.stored_exif(image.info)
     try:
         current = image.getexif()
         if stored is not None:

@@ -328,7 +328,7 @@ def test_a_mistake_in_a_worker_reaches_the_user(tmp_path):
         with pytest.raises(UserError) as caught:
             list(batches(CropDataset(images, DATA, 0), 3, 0, workers=workers))
         (line,) = caught.value.problems
-        assert line.startswith(f"{tmp_path / 'a.png'}: cannot be read") and "Traceback" not in line
+        assert line.startswith(f"{tmp_path / 'a.png'}: there is no such file") and "Traceback" not in line
     assert multiprocessing.active_children() == []
 
 

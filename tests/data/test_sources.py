@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from liif_core.data import sources
+from liif_core.data import decoding, finding
 from liif_core.data.sources import MissingData, open_images
 from liif_core.errors import UserError
 from liif_core.experiment.schema import (
@@ -92,20 +92,37 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "palette-alpha.png": (lambda p: put(p, Image.new("P", (9, 9)), transparency=0), "transparent (mode P)"),
     "deep.png": (lambda p: put(p, Image.fromarray(np.zeros((9, 9), np.uint16))), "mode I;16"),
     "float.tif": (lambda p: put(p, Image.fromarray(np.zeros((9, 9), np.float32))), "mode F"),
+    "deep-color.tif": (lambda p: deep_color(p), "mode RGB;16"),
+    "deep-color.png": (lambda p: deep_color(p), "mode RGB;16"),
+    "mapped.tga": (lambda p: put(p, pixels(9, 9)), "TGA files are not read; convert it to PNG or TIFF first"),
+    "new.avif": (lambda p: put(p, pixels(9, 9)), "AVIF files are not read"),
+    "two.tif": (
+        lambda p: put(p, pixels(9, 9), save_all=True, append_images=[Image.new("RGB", (9, 9))]),
+        "a TIFF of 2 pages is not read",
+    ),
     "print.jpg": (lambda p: put(p, Image.new("CMYK", (9, 9))), "mode CMYK"),
     "moving.gif": (
         lambda p: put(p, Image.new("L", (9, 9)), save_all=True, append_images=[Image.new("L", (9, 9), 255)]),
-        "holds 2 pictures",
+        "an animated GIF (2 frames) is not read",
     ),
-    "text.png": (lambda p: p.write_text("no image"), "not an image that Pillow can read"),
-    "empty.jpg": (lambda p: p.write_bytes(b""), "not an image that Pillow can read"),
-    "cut.png": (lambda p: cut(put(p, pixels(90, 90))), "cannot be read"),
-    "cut.jpg": (lambda p: cut(put(p, pixels(90, 90))), "cannot be read"),
-    "cut.webp": (lambda p: cut(put(p, pixels(90, 90), lossless=True)), "cannot be read"),
-    "cut.tif": (lambda p: cut(put(p, pixels(90, 90))), "cannot be read"),
-    "nowhere.png": (lambda p: p.symlink_to(p.parent / "gone.png"), "cannot be read"),
+    "text.png": (lambda p: p.write_text("no image"), "not an image, or broken in its header"),
+    "empty.jpg": (lambda p: p.write_bytes(b""), "not an image, or broken in its header"),
+    "cut.png": (lambda p: cut(put(p, pixels(90, 90))), "broken or cut off"),
+    "cut.jpg": (lambda p: cut(put(p, pixels(90, 90))), "broken or cut off"),
+    "cut.webp": (lambda p: cut(put(p, pixels(90, 90), lossless=True)), "broken or cut off"),
+    "cut.tif": (lambda p: cut(put(p, pixels(90, 90))), "broken or cut off"),
+    "nowhere.png": (lambda p: p.symlink_to(p.parent / "gone.png"), "there is no such file"),
     "small.png": (lambda p: put(p, pixels(40, 8)), "8x40 pixels are too few: crops of up to 9"),
 }
+
+
+def deep_color(path: Path) -> None:
+    """48-bit RGB, which Pillow would read as 24-bit."""
+    values = pixels(9, 9).astype(np.uint16) * 257
+    if path.suffix == ".tif":
+        pytest.importorskip("tifffile").imwrite(path, values, photometric="rgb")
+    else:
+        path.write_bytes(pytest.importorskip("imagecodecs").png_encode(values))
 
 
 def cut(path: Path) -> None:
@@ -121,6 +138,36 @@ def test_everything_wrong_is_named_at_once(tmp_path):
     for name, (_, reason) in BAD.items():
         (line,) = [line for line in problems if line.startswith(f"{tmp_path / name}: ")]
         assert reason in line and "\n" not in line
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_images_are_turned_upright(tmp_path, suffix, orientation):
+    image, exif = Image.fromarray(pixels(6, 9)), Image.Exif()
+    exif[0x0112] = orientation
+    put(tmp_path / f"a.{suffix}", image, exif=exif)
+    with Image.open(tmp_path / f"a.{suffix}") as stored:
+        seen = np.asarray(ImageOps.exif_transpose(stored))
+    images = open_images(FolderSource(tmp_path))
+    assert images.sizes == (seen.shape[:2],) and (images.sizes == ((9, 6),)) == (orientation > 4)
+    assert np.array_equal(images.image(0), seen)
+
+
+def test_every_suffix_of_a_format_that_is_read_is_found(tmp_path):
+    for name in ("a.apng", "b.jfif", "c.jpe", "d.pnm", "e.dib", "f.JPEG"):
+        kind = {".apng": "PNG", ".pnm": "PPM", ".dib": "BMP"}.get(Path(name).suffix, "JPEG")
+        put(tmp_path / name, pixels(9, 9), format=kind)
+    assert len(open_images(FolderSource(tmp_path))) == 6
+
+
+def test_an_image_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    put(tmp_path / "a.png", pixels(9, 9))
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 80)
+    (line,) = problems_of(FolderSource(tmp_path))
+    assert (
+        line
+        == f"{tmp_path / 'a.png'}: more pixels (9x9) than the 80 that images for training may have; cut it into parts"
+    )
 
 
 def test_many_problems_are_counted(tmp_path):
@@ -167,7 +214,7 @@ def test_a_file_that_goes_away_is_named(tmp_path):
     path = put(tmp_path / "a.png", pixels(4, 4))
     images = open_images(FolderSource(tmp_path), memory_gb=0)
     path.unlink()
-    with pytest.raises(UserError, match="a.png: cannot be read"):
+    with pytest.raises(UserError, match="a.png: there is no such file"):
         images.image(0)
 
 
@@ -238,7 +285,7 @@ def test_what_is_wrong_with_pairs(tmp_path):
     problems = problems_of(PairedFoldersSource(hr, lr), smallest=11)
     assert [line.split(",")[0].split(";")[0] for line in problems] == [
         f"{lr}: 4 LR images for 3 HR images",
-        f"{lr / '1.png'}: not an image that Pillow can read",
+        f"{lr / '1.png'}: not an image",
         f"{lr / '3.png'}: transparent (mode RGBA)",
         f"{lr / '2.png'}: 30x10 pixels",
         f"{lr / '0.png'}: 10x10 pixels are too few: crops of up to 11 are taken (data.patch",
@@ -269,7 +316,7 @@ def test_samples_that_are_not_there(monkeypatch):
     assert "'camera' is listed twice" in problems[1]
     assert "'zzzzzz'; it has: astronaut, brick" in problems[2]
     assert "logo.png: transparent" in problems[3]
-    monkeypatch.setattr(sources, "find_spec", lambda name: None)
+    monkeypatch.setattr(finding, "find_spec", lambda name: None)
     with pytest.raises(MissingData) as caught:
         open_images(SkimageSource(("chelsea",)))
     (line,) = caught.value.problems
@@ -328,7 +375,7 @@ def test_div2k_is_fetched_only_when_asked_and_only_what_is_missing(div2k, monkey
         for i in range(801, 804):
             put(path / archive.folder / f"{i:04}x3.png", pixels(8, 12, i))
 
-    monkeypatch.setattr(sources, "fetch_archive", fetch)
+    monkeypatch.setattr(finding, "fetch_archive", fetch)
     open_images(Div2kSource(div2k, "valid", limit=3))
     assert fetched == []
     images = open_images(Div2kSource(div2k, "valid", download=True, limit=3))
@@ -340,7 +387,7 @@ def test_a_failed_download_is_missing_data(tmp_path, monkeypatch):
     def fetch(archive, path):
         raise UserError("no network")
 
-    monkeypatch.setattr(sources, "fetch_archive", fetch)
+    monkeypatch.setattr(finding, "fetch_archive", fetch)
     with pytest.raises(MissingData, match="no network") as caught:
         open_images(Div2kSource(tmp_path, "train", download=True))
     assert "unpack https://" in caught.value.problems[-1]
