@@ -50,7 +50,10 @@ def _found(
     models = [(m, o) for m, o in registry.models if m.name == plain and owner in ("", o.distribution)]
     if not components and not models:
         known = [each for kind in KINDS for each in registry.names(kind)] + registry.model_names()
-        lost = [f"{p.origin.plugin} of {p.origin} could not be loaded: {p.reason}" for p in registry.broken]
+        lost = []
+        for plugin in registry.broken:
+            lost.append(f"{plugin.origin.plugin} of {plugin.origin} could not be loaded: {plugin.reason}")
+            lost += [f"{plugin.origin.distribution}: changed: {line}" for line in plugin.details]
         raise UserError(f"no component is named {name!r}{did_you_mean(name, known)}; 'liif plugins' lists them", *lost)
     return components, models, registry
 
@@ -70,7 +73,7 @@ def _component_data(kind: Kind, component: Component, origin: Origin, registry: 
 
 
 def _contract(kind: Kind) -> tuple[str, str]:
-    """Where the contract of a kind is, and its source."""
+    """The module that states the contract of a kind, and its source code."""
     from liif_core.data.degrade import Degradation
     from liif_core.model import protocols
     from liif_core.model.continuous import ContinuousModel
@@ -98,7 +101,8 @@ def _model_text(model: NamedModel, origin: Origin, registry: Registry) -> str:
     name = model.name if model.name in registry.model_names() else f"{origin.distribution}:{model.name}"
     lines = [f"trained model {model.name}  ({origin})"]
     lines += [f"    {model.description}"] if model.description else []
-    lines += ["", model_line(model), f"file: {model.file or model.url}", f"sha256: {model.sha256}"]
+    where = f"file: {model.file}" if model.file else f"downloaded from: {model.url}"
+    lines += ["", model_line(model), where, f"sha256: {model.sha256}"]
     lines += [f"published at: {model.source}"] if model.source else []
     lines += [f"PSNR on {test}: {value:.2f} dB" for test, value in model.scores.items()]
     use = [f'model = liif_core.load("{name}")', f"liif upscale photo.jpg -o large.png --scale 2 --checkpoint {name}"]
@@ -125,5 +129,5 @@ def _source(component: Component) -> str | None:
     build = inspect.unwrap(_built_by(component))
     try:
         return f"{inspect.getsourcefile(build)}, line {inspect.getsourcelines(build)[1]}"
-    except (TypeError, OSError):  # built by something that is not written in Python
+    except (TypeError, OSError):  # not written in Python
         return None

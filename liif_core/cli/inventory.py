@@ -12,7 +12,13 @@ from liif_core.registry.components import KINDS, NamedModel
 from liif_core.registry.listing import ComponentInfo, ImporterInfo, ModelInfo, OptionInfo, PluginList, list_plugins
 
 _PACKAGES = ("liif-core", "torch", "torchvision", "pillow", "numpy", "attrs", "cattrs", "pluggy", "safetensors")
-_EXTRAS = {"scikit-image": "samples", "matplotlib": "curves", "tensorboard": "tensorboard"}
+_EXTRAS = {  # optional packages -> the extra of liif-core that installs them
+    "scikit-image": "skimage",
+    "tifffile": "images",
+    "imagecodecs": "images",
+    "matplotlib": "curves",
+    "tensorboard": "tensorboard",
+}
 
 
 def plugins_json() -> str:
@@ -32,20 +38,22 @@ def plugins_json() -> str:
 
 
 def component_data(info: ComponentInfo) -> dict[str, Any]:
-    """A component as plain data."""
+    """A component as JSON has it."""
     options = [_option_data(option) for option in info.options]
     return {"kind": info.kind, "name": info.name, **_owner(info), "options": options}
 
 
 def model_data(info: ModelInfo) -> dict[str, Any]:
-    """A trained model as plain data."""
-    known = attrs.asdict(info.model)
-    return {**known, **_owner(info), "file": str(info.model.file) if info.model.file else None}
+    """A trained model as JSON has it."""
+    fields = attrs.asdict(info.model)
+    file = str(info.model.file) if info.model.file else None
+    return {**fields, **_owner(info), "file": file, "scores": dict(info.model.scores)}
 
 
 def option_line(option: OptionInfo) -> str:
     """``name: type, default 3. Help.``"""
-    default = "required" if option.required else f"default {json.dumps(_plain(option.default))}"
+    value = "none" if option.default is None else json.dumps(_plain(option.default))
+    default = "required" if option.required else f"default {value}"
     return f"{option.name}: {option.type}, {default}. {option.help}"
 
 
@@ -60,17 +68,14 @@ def plugins_text() -> str:
 
 
 def _plugin_lines(listed: PluginList) -> list[str]:
-    lines = []
-    for kind in KINDS:
-        lines.append(f"{kind}:")
-        for info in (component for component in listed.components if component.kind == kind):
-            lines.append(f"  {_titled(info)}")
-            lines += [f"      {option_line(option)}" for option in info.options]
-    lines.append("trained models:")
-    for trained in listed.models:
-        lines += [f"  {_titled(trained)}", f"      {model_line(trained.model)}"]
-    lines.append("published checkpoints that can be imported:")
-    lines += [f"  {info.part} {_titled(info)}" for info in listed.importers]
+    groups: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for info in listed.components:
+        groups[info.kind] += [f"  {_titled(info)}", *(f"      {option_line(option)}" for option in info.options)]
+    groups["trained models"] = [
+        line for info in listed.models for line in (f"  {_titled(info)}", f"      {model_line(info.model)}")
+    ]
+    groups["published checkpoints that can be imported"] = [f"  {i.part} {_titled(i)}" for i in listed.importers]
+    lines = [line for title, group in groups.items() for line in (f"{title}:", *(group or ["  none"]))]
     for plugin in listed.broken:
         origin = plugin.origin
         lines.append(f"not loaded: {origin.plugin}  ({origin.distribution} {origin.version}): {plugin.reason}")
@@ -101,24 +106,25 @@ def doctor_text() -> str:
     import torch
 
     from liif_core.model.device import pick_device
+    from liif_core.models.packs import cache_folder
 
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
     lines += [f"{name} {_version(name) or 'is missing'}" for name in _PACKAGES]
-    lines += [
-        f"{name} {_version(name) or f'is not installed (optional): pip install {chr(39)}liif-core[{extra}]{chr(39)}'}"
-        for name, extra in _EXTRAS.items()
-    ]
-    lines += ["", f"device that 'auto' takes: {pick_device('auto')}; CPU threads: {torch.get_num_threads()}"]
+    for name, extra in _EXTRAS.items():
+        missing = f'is not installed (optional): pip install "liif-core[{extra}]"'
+        lines.append(f"{name} {_version(name) or missing}")
+    lines += ["", f"device 'auto': {pick_device('auto')}; CPU threads: {torch.get_num_threads()}"]
     lines += [
         f"cuda:{i}: {torch.cuda.get_device_name(i)}, {torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB"
         for i in range(torch.cuda.device_count())
     ]
-    lines += ["", *_data_lines(), "", *_plugin_lines(list_plugins())]
+    lines += ["", *_data_lines(), f"downloaded models: {cache_folder() / 'models'}"]
+    lines += ["", *_plugin_lines(list_plugins())]
     return "\n".join(lines)
 
 
 def _data_lines() -> list[str]:
-    """The data sets that the experiments of a clone name, looked for below the current folder."""
+    """Whether the data sets that our experiment files name are below the current folder."""
     names = ["DIV2K", *(f"benchmark/{name}" for name in ("Set5", "Set14", "B100", "Urban100"))]
     return [
         f"data/{name}: {'found' if (Path('data') / name).is_dir() else 'not found below ' + str(Path.cwd())}"

@@ -117,7 +117,7 @@ def _files(name: str, kind: str, registry: Registry) -> dict[str, str | bytes]:
         "contract": f"{kind.capitalize()}Contract",
         "hook": "" if is_pack else next(hook for hook, of in HOOKS.items() if of == kind),
         "api": API_VERSION,
-        "extra": "samples",
+        "extra": "skimage",
         "contents": _PACKAGE.format(module=module) if is_pack else f'py-modules = ["{module}"]',
         "purpose": "for the pack" if is_pack else f"with the {kind} '{component}'",
         "model": f'[model]\nuse = "{component}"' if kind == "model" else _composition(component, kind, registry),

@@ -108,9 +108,9 @@ def _check(kind: Kind, component: Component) -> None:
         )
 
 
-def _is_frozen(cls: type) -> bool:
+def _is_frozen(cls: Any) -> bool:
     try:
-        object.__new__(cls).probe = None  # type: ignore[attr-defined]
+        object.__new__(cls).probe = None
     except attrs.exceptions.FrozenInstanceError:
         return True
     except Exception:

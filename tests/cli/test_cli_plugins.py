@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import attrs
 import pytest
@@ -14,9 +15,10 @@ import tiny
 from click.testing import CliRunner
 
 from liif_core import Component, Registry, discover, load_experiment, option
-from liif_core.cli import liif, liif_run
+from liif_core.cli import inventory, liif, liif_run
 from liif_core.cli.examples import as_toml, example
 from liif_core.experiment.toml_file import to_toml
+from liif_core.registry.changes import CHANGES
 from liif_core.registry.components import KINDS
 from liif_core.registry.hookspecs import ENTRY_POINT_GROUP
 from liif_core.registry.sources import GROUP
@@ -326,3 +328,91 @@ def test_listing_does_not_import_torch_for_itself(tmp_path):
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     assert shown.returncode == 0, shown.stderr
     assert "  lean  (unknown ?)" in shown.stdout and "width: int, default 4. Channels." in shown.stdout
+
+
+# A plugin made for version 2
+
+
+@pytest.fixture
+def outdated(tmp_path, monkeypatch):
+    """A plugin that declares version 2 in its entry point, and an experiment."""
+    monkeypatch.delenv("LIIF_PLUGINS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    tiny.experiment_file(tmp_path)
+    site = tmp_path / "site"
+    site.mkdir()
+    module = strangers.install(site, "outdated", "raise SystemExit('imported')", group=f"{GROUP}.v2")
+    monkeypatch.syspath_prepend(str(site))
+    yield "outdated"
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize("command", [["plugins"], ["doctor"], ["plugins", "edsrr"]], ids=" ".join)
+def test_an_outdated_plugin_is_listed_with_what_changed(outdated, command):
+    result = invoke(*command)
+    assert "made for version 2 of the plugin API, and this liif-core has version 3: install a newer" in result.output
+    for change in CHANGES[3]:
+        assert any(line.endswith(change) for line in result.output.splitlines()), change
+
+
+@pytest.mark.parametrize("use", ["mine", "outdated:mine"])
+def test_an_experiment_that_uses_an_outdated_plugin_says_what_changed(outdated, use):
+    result = invoke("tiny.toml", "--check", "--set", f'model.encoder={{use="{use}"}}', command=liif_run)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    (line,) = [line for line in result.output.splitlines() if "model.encoder.use" in line]
+    assert f"no encoder is named '{use}'" in line and "made for version 2 of the plugin API" in line
+    assert all(change in line for change in CHANGES[3])
+
+
+OLD_CONDITIONING = """
+from torch import nn
+from liif_core import Component, hookimpl
+
+class Offset(nn.Module):
+    channels = 2
+
+    def forward(self, query, sites, grid):
+        return sites.offset
+
+@hookimpl
+def liif_conditionings():
+    return Component("offset", lambda options: Offset())
+"""
+
+
+def test_a_module_made_for_version_2_that_declares_none_is_recognized(outdated, tmp_path):
+    """By what it lacks, when the experiment that uses it is built."""
+    (tmp_path / "old.py").write_text(OLD_CONDITIONING)
+    add = 'model.conditioning=[{use="coordinate"}, {use="cell"}, {use="offset"}]'
+    result = invoke("tiny.toml", "--check", "--plugin", "old.py", "--set", add, command=liif_run)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    lines = result.output.splitlines()
+    assert lines[0].startswith("error: model.conditioning: 'offset' of old.py sha256-")
+    assert lines[0].endswith(" breaks its contract: it has no attribute scope")
+    assert lines[1:] == [f"error: since version 2 of the plugin API: {change}" for change in CHANGES[3]]
+
+
+# liif doctor
+
+
+def test_doctor_names_the_extra_of_every_optional_package(monkeypatch):
+    """And the extra of pyproject.toml installs that package."""
+    with open(Path(__file__).parents[2] / "pyproject.toml", "rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    for name, extra in inventory._EXTRAS.items():
+        assert any(re.match(rf"{name}\b(?!-)", requirement) for requirement in extras[extra])
+    features = [text for extra in ("skimage", "ssim", "curves", "tensorboard", "images") for text in extras[extra]]
+    assert {re.match(r"[\w-]+", text)[0] for text in features} == set(inventory._EXTRAS)
+    monkeypatch.setattr(inventory, "_version", lambda name: None)
+    lines = invoke("doctor").output.splitlines()
+    for name, extra in inventory._EXTRAS.items():
+        assert f'{name} is not installed (optional): pip install "liif-core[{extra}]"' in lines
+
+
+def test_doctor_and_plugins_show_every_kind():
+    for command in ("plugins", "doctor"):
+        lines = invoke(command).output.splitlines()
+        for kind in KINDS:
+            assert f"{kind}:" in lines
+        assert {"trained models:", "published checkpoints that can be imported:"} <= set(lines)
+        assert "  bicubic  (liif-core 0.1.0)" in lines
