@@ -1,8 +1,8 @@
 """A small Gaussian splatting model: a model that is not composed of parts.
 
 A convolutional network turns every pixel of the LR image into one Gaussian. The color at a position is the sum of the
-colors of the Gaussians around it, weighted by their densities there, divided by the sum of the weights. Each Gaussian is
-widened by the extent of the queried pixel, as in Mip-Splatting (Yu et al., CVPR 2024).
+colors of the Gaussians around it, weighted by their densities there, divided by the sum of the weights. Each Gaussian
+is widened by the extent of the queried pixel, as in Mip-Splatting (Yu et al., CVPR 2024).
 """
 
 import torch
@@ -22,7 +22,7 @@ from liif_core import (
     option,
 )
 
-WINDOW = 2  # Gaussians up to so many pixels from the nearest one are summed
+WINDOW = 2  # Gaussians up to so many pixels from the nearest one, in each direction, are summed
 SHIFT = 0.5  # pixels: how far a Gaussian may move from the center of its pixel
 EXTENT = 0.45  # pixels: standard deviation of a Gaussian before training
 
@@ -57,9 +57,9 @@ class SplatImage(ContinuousImage):
     def _colors(self, coord: Tensor, cell: Tensor) -> Tensor:
         """Coordinates (B or 1, *Q, 2) and cells, broadcastable -> (B, *Q, channels)."""
         size, grid, corner = (coord.new_tensor(pair) for pair in (self.size, self.grid, self.corner))
-        whole = ((coord + 1) * size - 1) / 2  # in pixels: 0 is the center of the first row and column
-        position = torch.minimum(whole.clamp(min=-0.5), size - 0.5) - corner
-        nearest = torch.minimum(position.round().clamp(min=0), grid - 1)
+        position = ((coord.clamp(-1, 1) + 1) * size - 1) / 2  # in pixels: 0 is the center of the first row and column
+        nearest = torch.minimum(position.round().clamp(min=0), size - 1) - corner  # rounded in the whole image's pixels
+        position = position - corner
         footprint = (cell * size / 2).clamp(max=2).square() / 12  # variance of a pixel of that size, in pixels
         total, weights = coord.new_zeros(()), coord.new_zeros(())
         for down in range(-WINDOW, WINDOW + 1):
@@ -87,7 +87,7 @@ class Splat(ContinuousModel):
     def __init__(self, options: SplatOptions, channels: int):
         super().__init__()
         self.channels = channels
-        self.halo = options.layers + WINDOW + 1  # one more: a query between two pixels may be nearest to either
+        self.halo = options.layers + WINDOW + 1  # a query between two pixels may be nearest to either: one more
         widths = [channels, *[options.width] * (options.layers - 1)]
         self.body = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:]))
         self.last = nn.Conv2d(options.width, 4 + channels, 3, padding=1)
