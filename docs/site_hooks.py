@@ -19,13 +19,14 @@ from liif_core.cli import liif, liif_run
 from liif_core.cli.examples import as_toml, example
 from liif_core.cli.new_plugin import new_plugin
 from liif_core.experiment import schema
-from liif_core.images.target import FORMATS
+from liif_core.images.formats import WRITABLE
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.components import KINDS, Choice, Component, Registry
 from liif_core.registry.discovery import discover
 from liif_core.registry.hookspecs import hookspec
 from liif_core.sizes import Scale
 
+ROOT = Path(__file__).parents[1]
 _MARKER = re.compile(r"^( *)<!-- generated: ([a-z-]+)((?: +\S+)*) -->$", re.M)
 _WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", Path: "path", Scale: "number or [y, x]"}
 
@@ -169,8 +170,17 @@ def plugin_file(kind: str, name: str, file: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         new_plugin(name, kind, Path(folder))
         text = (Path(folder) / name / file).read_text(encoding="utf-8")
-    language = {".py": "python", ".toml": "toml"}.get(Path(file).suffix, "text")
-    return f'```{language} title="{file}"\n{text}```'
+    return _code(file, text)
+
+
+def file(path: str) -> str:
+    """A file of the repository."""
+    return _code(Path(path).name, (ROOT / path).read_text(encoding="utf-8"))
+
+
+def _code(title: str, text: str) -> str:
+    language = {".py": "python", ".toml": "toml"}.get(Path(title).suffix, "text")
+    return f'```{language} title="{title}"\n{text}```'
 
 
 # The command line
@@ -218,7 +228,7 @@ def protocols() -> str:
 def formats() -> str:
     """A row for every format in which images are written."""
     rows = []
-    for suffix, kind in FORMATS.items():
+    for suffix, kind in WRITABLE.items():
         depths = ", ".join(kind.depths)
         rows.append(f"| {kind.name} (`{suffix}`) | {depths} | {'yes' if kind.alpha else 'no'} | {kind.limit:,} |")
     return "\n".join(rows)
@@ -229,6 +239,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "components": components,
     "hooks": hooks,
     "plugin-file": plugin_file,
+    "file": file,
     "command-line": command_line,
     "protocols": protocols,
     "formats": formats,
