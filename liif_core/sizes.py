@@ -27,10 +27,10 @@ class Scale:
         if isinstance(value, Scale):
             return value
         pair = list(value) if isinstance(value, (list, tuple)) else [value, value]
-        numbers = all(isinstance(v, Real) and not isinstance(v, bool) for v in pair)
-        if len(pair) != 2 or not numbers or not all(0 < v <= sys.float_info.max for v in pair):
+        numbers = [float(v) for v in pair if isinstance(v, Real) and not isinstance(v, bool)]
+        if len(pair) != 2 or len(numbers) != 2 or not all(0 < v <= sys.float_info.max for v in numbers):
             raise ValueError(f"expected a positive number or a pair of them, got {value!r}")
-        return cls(float(pair[0]), float(pair[1]))
+        return cls(numbers[0], numbers[1])
 
     @classmethod
     def parse(cls, text: str) -> "Scale":
@@ -45,7 +45,7 @@ class Scale:
 
     @property
     def to_builtin(self) -> int | float | list[int | float]:
-        """As JSON and TOML have it: one number where both axes agree, whole numbers as integers."""
+        """For JSON and TOML: one number if both axes agree, else [y, x]; whole numbers as integers."""
         y, x = (int(v) if v == int(v) else v for v in (self.y, self.x))
         return y if y == x else [y, x]
 
@@ -54,18 +54,18 @@ class Scale:
         return f"x{plain[0]},{plain[1]}" if isinstance(plain, list) else f"x{plain}"
 
 
-def scaled_size(size: Size, scale: Scale) -> Size:
-    """The size an image of ``size`` has after magnification: nearest whole number, halves up, at least 1."""
-    return tuple(max(1, math.floor(n * s + 0.5)) for n, s in zip(size, (scale.y, scale.x)))
+def scaled_size(size: tuple[float, float], scale: Scale) -> Size:
+    """The size of an image of ``size`` after magnification: the nearest whole numbers, halves up, at least 1."""
+    return max(1, math.floor(size[0] * scale.y + 0.5)), max(1, math.floor(size[1] * scale.x + 0.5))
 
 
 def low_resolution_size(size: Size, scale: Scale) -> Size:
-    """The LR size for an HR image of ``size``: the largest whose magnification fits in it, at least 1.
+    """The LR size for an HR image of ``size``: the largest one whose magnification fits in it, at least 1.
 
-    ``scaled_size(low_resolution_size(size, scale), scale)`` is then the HR size to crop to; for a whole-number
-    scale that is the largest multiple of the scale, as published evaluations crop.
+    ``scaled_size(low_resolution_size(size, scale), scale)`` is then the HR size to crop to. For a whole-number scale
+    this is the largest multiple of the scale, to which published evaluations crop.
     """
-    return tuple(max(1, math.floor(n / s + 1e-9)) for n, s in zip(size, (scale.y, scale.x)))
+    return max(1, math.floor(size[0] / scale.y + 1e-9)), max(1, math.floor(size[1] / scale.x + 1e-9))
 
 
 def format_size(size: Size) -> str:
@@ -81,7 +81,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K
 class OutputSize:
     """How large to render an image, and which part of it. Make one with ``of``."""
 
-    scale: Scale | None  # if None: the size
+    scale: Scale | None  # None: width, height or both are given
     width: int | None
     height: int | None
     region: Region | None
@@ -115,8 +115,8 @@ class OutputSize:
         except ValueError as error:
             kind = ValueError if isinstance(scale, (Real, list, tuple)) and not isinstance(scale, bool) else TypeError
             raise kind(f"scale: {error}") from None
-        sides = (None if side is None else int(side) for side in (width, height))
-        return cls(chosen, *sides, None if region is None else _region(region))
+        whole_width, whole_height = (None if side is None else int(side) for side in (width, height))
+        return cls(chosen, whole_width, whole_height, None if region is None else _region(region))
 
     def for_image(self, size: Size) -> Size:
         """The output's (height, width) for an image of ``size``."""

@@ -24,7 +24,7 @@ def compose(table: Mapping[str, Any] | None = None, /, **parts: Any) -> Continuo
         encoder, features, sampling, decoder: a mapping with ``use`` and options, such as
             ``{"use": "edsr", "blocks": 4}``; a name, such as ``"unfold"``, for default options; or a module that keeps
             the contract of its kind.
-        conditioning: a list of mappings or names; or a mapping of condition names to modules.
+        conditioning: a list of mappings or names; or a mapping of condition names to modules, mappings or names.
         residual, channels: as in a ``[model]`` table.
         use: the name of a model that is no composition, with its options instead of parts.
 
@@ -55,11 +55,20 @@ def compose(table: Mapping[str, Any] | None = None, /, **parts: Any) -> Continuo
 
 def _value(key: str, value: Any, given: dict[Kind, list[Component]]) -> Any:
     """A value of a ``[model]`` table as TOML has it. Modules are added to ``given``, as components."""
-    if key == "conditioning" and isinstance(value, Mapping) and any(isinstance(v, nn.Module) for v in value.values()):
-        return [_part("conditioning", item, given, str(name)) for name, item in value.items()]
+    if key == "conditioning" and isinstance(value, Mapping) and "use" not in value:
+        return [_named(str(name), item, given) for name, item in value.items()]
     if key == "conditioning" and isinstance(value, (list, tuple)):
         return [_part("conditioning", item, given) for item in value]
     return _part(key, value, given, key) if key in PARTS else _builtin(value)
+
+
+def _named(name: str, value: Any, given: dict[Kind, list[Component]]) -> Any:
+    """The table of the conditioning with this name, which is the name of its component."""
+    part = _part("conditioning", value, given, name)
+    use = part.get("use") if isinstance(part, dict) else None
+    if str(use).rpartition(":")[2] != name:
+        raise ValueError(f"conditioning: {name!r} must be a module, or the component of that name, got {value!r}")
+    return part
 
 
 def _part(kind: Kind, value: Any, given: dict[Kind, list[Component]], name: str = "") -> Any:

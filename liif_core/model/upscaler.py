@@ -72,7 +72,7 @@ def _upscale_picture(
     renderer = PictureRenderer(model, picture, output)
     plan = renderer.plan(memory or default_memory(device_of(model)))
     for note in (*picture.notes, *renderer.notes(plan)):
-        warnings.warn(note, stacklevel=5)
+        warnings.warn(note, stacklevel=4)
     rows = np.empty((*renderer.size, renderer.channels), picture.depth)
     first = 0
     progress = _fraction_of(renderer.total_pixels, on_progress)

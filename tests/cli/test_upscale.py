@@ -271,7 +271,7 @@ def test_an_interrupted_output_never_exists(place, run, monkeypatch):
         yield torch.zeros(1, 3, size[0] // 2, size[1])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("liif_core.cli.upscale.render_bands", half)
+    monkeypatch.setattr("liif_core.model.upscaler.render_bands", half)
     for name in ("b.png", "b.jpg", "b.webp", "b.tif"):
         assert run("a.png", "-o", name, "--scale", "2").exit_code == 130
     assert sorted(p.name for p in place.iterdir()) == ["a.png"]
@@ -357,7 +357,7 @@ def computing_is_an_error(monkeypatch):
         (["-o", "b.xyz", "--scale", "2"], "b.xyz: no format has the suffix '.xyz'"),
         (
             ["-o", "b.png", "--scale", "2", "--region", "0,0,15,3"],
-            "a.png: --region reaches 15 down and 3 across, and the image has 14 rows",
+            "a.png: --region: it ends at row 15 and column 3, and the image has 14 rows",
         ),
         (["-o", "b.png", "--scale", "2", "--max-pixels", "100"], "--max-pixels"),
         (["-o", "b.webp", "--size", "15000x15000", "--memory", "100MB"], "--memory: 100 MB are too few"),
@@ -386,12 +386,12 @@ def test_limits_are_found_first(place, run, computing_is_an_error, options, expe
         (["a.png", "-o", "b.png", "--scale", "2", "--memory", "2XB"], ["--memory 2XB: expected"]),
         (["a.png", "-o", "b.png", "--scale", "2", "--format", "gif"], ["--format gif: expected one of png"]),
         (["gone.png", "*.bmp", "-o", "b.png", "--scale", "2"], ["gone.png: no such file", "*.bmp: no such file"]),
-        (["a.png", "a.jpg", "-o", "b.png", "--scale", "2"], ["-o b.png: is for one image, and there are 2"]),
+        (["a.png", "a.jpg", "-o", "b.png", "--scale", "2"], ["-o b.png: expected one input image, got 2"]),
         (
             ["a.png", "a.jpg", "--out-dir", "out", "--format", "png", "--scale", "2"],
-            ["out/a.png: would be the output of a.jpg and of a.png"],
+            ["out/a.png: is the output of a.jpg and of a.png"],
         ),
-        (["a.png", "--out-dir", ".", "--scale", "2"], ["a.png: would be replaced by its own output"]),
+        (["a.png", "--out-dir", ".", "--scale", "2"], ["a.png: its output would replace it"]),
         (["a.png", "-o", "b.png", "--scale", "2", "--precision", "bf16", "--device", "cpu"], ["needs a GPU"]),
     ],
 )
