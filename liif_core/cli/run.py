@@ -9,13 +9,10 @@ from typing import Any
 import torch
 
 from liif_core import files
-from liif_core.data.crops import largest_crop
-from liif_core.data.degrade import build_degradation
-from liif_core.data.sources import ImageSet, MissingData, open_images
+from liif_core.data.sources import MissingData
 from liif_core.errors import UserError
 from liif_core.evaluation import report
 from liif_core.evaluation.evaluate import evaluate, open_sets
-from liif_core.experiment.build import build_model, try_model
 from liif_core.experiment.schema import Experiment
 from liif_core.experiment.toml_file import (
     ExperimentFile,
@@ -27,6 +24,7 @@ from liif_core.experiment.toml_file import (
     resolved_toml,
     to_builtin,
 )  # fmt: skip
+from liif_core.experiment.translation import translate_experiment
 from liif_core.model.composed_image import ComposedImage
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device
@@ -35,7 +33,9 @@ from liif_core.model.protocols import Query
 from liif_core.registry.components import Registry
 from liif_core.registry.discovery import discover
 from liif_core.training.checkpoint import load_checkpoint, tensors_sha256
-from liif_core.training.trainer import STATE, Trainer
+from liif_core.training.setup import fresh_model, open_data
+from liif_core.training.state import STATE
+from liif_core.training.trainer import Trainer
 
 Say = Callable[[str], None]
 
@@ -46,7 +46,7 @@ def check_experiment(path: Path, profile: str | None, overrides: Iterable[str]) 
     resolved = resolve(read_experiment_file(path), registry, profile, overrides)
     experiment = resolved.experiment
     autocast(pick_device(experiment.run.device), experiment.run.precision)
-    model = _fresh_model(experiment)
+    model = fresh_model(experiment)
     return f"{resolved_toml(resolved)}\n{_described(model)}"
 
 
@@ -60,15 +60,15 @@ def run_experiment(
     resolved = resolve(file, registry, profile, overrides)
     device = pick_device(resolved.experiment.run.device)
     autocast(device, resolved.experiment.run.precision)  # refuses half precision on a CPU before any work
-    model = _fresh_model(resolved.experiment)
+    model = fresh_model(resolved.experiment)
     try:
-        images, validation = _open(resolved.experiment)
+        images, validation = open_data(resolved.experiment)
     except MissingData as missing:
         if profile is not None or file.fallback is None:
             raise
         resolved = _fall_back(file, registry, overrides, missing, say)
-        model = _fresh_model(resolved.experiment)
-        images, validation = _open(resolved.experiment)
+        model = fresh_model(resolved.experiment)
+        images, validation = open_data(resolved.experiment)
     experiment = resolved.experiment
 
     evaluated, skipped = open_sets(experiment.evaluate, model.channels)
@@ -107,40 +107,6 @@ def run_experiment(
     say(f"\n{text}\nwritten: {folder}/report.md, report.json, pictures/, checkpoints/best.safetensors")
 
 
-def _fresh_model(experiment: Experiment) -> ContinuousModel:
-    build_degradation(experiment.data.degradation)  # raises UserError where it does not work
-    torch.manual_seed(experiment.train.seed)
-    model = build_model(experiment.model)
-    with torch.random.fork_rng(devices=[]):  # what it draws is not the run's
-        try_model(model)
-    return model
-
-
-def _open(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
-    """Training and validation images; what is wrong with either is reported together.
-
-    Raises MissingData if absence is all that is wrong, else UserError.
-    """
-    data, channels = experiment.data, experiment.model.channels
-    wanted: list[tuple[Any, dict[str, Any]]] = [
-        (data.images, {"smallest": largest_crop(data), "memory_gb": data.memory_gb})
-    ]
-    if experiment.validate is not None:
-        wanted.append((experiment.validate.images, {"memory_gb": data.memory_gb}))
-    opened: list[ImageSet | None] = []
-    problems: list[str] = []
-    missing = []
-    for source, limits in wanted:
-        try:
-            opened.append(open_images(source, channels=channels, **limits))
-        except UserError as error:
-            problems += [line for line in error.problems if line not in problems]
-            missing.append(isinstance(error, MissingData))
-    if problems:  # a fallback is for data that is not there, not for data that is broken
-        raise (MissingData if all(missing) else UserError)(*problems)
-    return opened[0], opened[1] if len(opened) > 1 else None
-
-
 def _fall_back(
     file: ExperimentFile, registry: Registry, overrides: Iterable[str], missing: MissingData, say: Say
 ) -> Resolved:
@@ -176,7 +142,7 @@ def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: boo
         other = tomllib.loads(written.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         raise UserError(f"{written}: cannot be read; choose another --out") from None
-    changed = _differences(_comparable(to_builtin(experiment)), _comparable(other))
+    changed = _differences(_comparable(to_builtin(experiment)), _comparable(translate_experiment(other)))
     if changed:
         raise UserError(
             f"--out {out}: holds another experiment (it differs in {', '.join(changed[:5])}"
@@ -191,7 +157,8 @@ def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: boo
 
 
 def _comparable(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key != "run"}
+    """What makes an experiment another one: not where it runs, and not what its profile is called."""
+    return {key: value for key, value in data.items() if key not in ("run", "profile", "note")}
 
 
 def _differences(a: Any, b: Any, path: str = "") -> list[str]:

@@ -11,6 +11,7 @@ import toml
 from liif_core.errors import UserError, did_you_mean, one_line
 from liif_core.experiment.layers import merged, override, read_toml
 from liif_core.experiment.schema import SCHEDULES, SOURCES, Experiment, ModelSpec, WholeModelSpec
+from liif_core.experiment.translation import RENAMED_PROFILES
 from liif_core.experiment.validation import describe, structure
 from liif_core.registry.components import Choice, Registry
 from liif_core.sizes import Scale
@@ -79,7 +80,8 @@ def resolve(
     data: dict[str, Any] = dict(file.base)
     if profile is not None:
         if profile not in file.profiles:
-            known = did_you_mean(profile, file.profiles)
+            new = RENAMED_PROFILES.get(profile)
+            known = f" (it is now called {new!r})" if new in file.profiles else did_you_mean(profile, file.profiles)
             raise UserError(f"{file.path}: no profile is named {profile!r}{known}; {_declared(file.profiles)}")
         changes = {k: v for k, v in file.profiles[profile].items() if k != "description"}
         data = merged(data, changes, f"profile {profile}", origins)

@@ -1,13 +1,11 @@
 """Old names of experiment keys, and the translation of experiments and weights that older versions saved.
 
-This table is the only statement of what was renamed. An experiment inside a checkpoint is translated when it is read;
+This module is the only statement of what was renamed. An experiment inside a checkpoint is translated when it is read;
 an experiment file with an old key is refused with the new one.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 RENAMED_KEYS = {  # key path -> new last part
     "data.samples": "queries",
@@ -16,42 +14,53 @@ RENAMED_KEYS = {  # key path -> new last part
     "train.schedule.factor": "gamma",
 }
 RENAMED_SOURCES = {"samples": "skimage"}  # values of ``source``
+RENAMED_PROFILES = {"samples": "quick"}  # of the experiments that come with liif-core
 RENAMED_WEIGHTS = {"srno": {"decoder.told.": "decoder.condition."}}  # decoder -> prefixes of its parameters
 
+_SOURCES = ("data.images", "validate.images", "evaluate.images")  # tables that have a ``source``
+_OWNERS = ("", "liif-core")  # of the components in RENAMED_WEIGHTS, as ``use = "owner:name"`` gives them
+_Value = TypeVar("_Value")
 
-def renamed_key(path: str) -> str | None:
-    """The new name of the last part of a key path that an older version used; None if it was not renamed."""
-    plain = path.rpartition("profiles.")[2].partition(".")[2] if path.startswith("profiles.") else path
-    return RENAMED_KEYS.get(plain)
+
+def renamed_key(path: str, known: Iterable[str]) -> str | None:
+    """The new name of the last part of a key path that an older version used; None if it was not renamed.
+
+    ``known`` are the keys of the table that it is in: a new name that is not among them is of no help.
+    """
+    new = RENAMED_KEYS.get(path)
+    return new if new in known else None
 
 
 def translate_experiment(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of an experiment that an older version wrote, with the keys and values of this one."""
+    """The tables of an experiment that an older version wrote, with the keys and values of this one.
+
+    Experiments of this version, and whatever is no experiment, are returned as they are.
+    """
     return {key: _translated(value, key) for key, value in experiment.items()}
 
 
-def translate_weights(state: Mapping[str, Tensor], model: Mapping[str, Any]) -> dict[str, Tensor]:
+def translate_weights(state: Mapping[str, _Value], model: Mapping[str, Any]) -> dict[str, _Value]:
     """A state dict that an older version wrote for the ``[model]`` table, with the parameter names of this one."""
     decoder = model.get("decoder")
-    use = decoder.get("use", "") if isinstance(decoder, Mapping) else ""
-    prefixes = RENAMED_WEIGHTS.get(str(use).rpartition(":")[2], {})
-    result = {}
-    for name, value in state.items():
-        for old, new in prefixes.items():
-            if name.startswith(old):
-                name = new + name.removeprefix(old)
-        result[name] = value
-    return result
+    use = decoder.get("use") if isinstance(decoder, Mapping) else None
+    owner, _, name = str(use).rpartition(":")
+    prefixes = RENAMED_WEIGHTS.get(name, {}) if owner in _OWNERS else {}
+    return {_renamed(name, prefixes): value for name, value in state.items()}
+
+
+def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
+    for old, new in prefixes.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _translated(value: Any, path: str) -> Any:
     if isinstance(value, Mapping):
-        result = {}
-        for key, item in value.items():
-            inner = f"{path}.{key}"
-            if key == "source" and item in RENAMED_SOURCES:
-                item = RENAMED_SOURCES[item]
-            result[RENAMED_KEYS.get(inner, key)] = _translated(item, inner)
+        result = {RENAMED_KEYS.get(f"{path}.{key}", key): _translated(v, f"{path}.{key}") for key, v in value.items()}
+        source = result.get("source")
+        if path in _SOURCES and isinstance(source, str):
+            result["source"] = RENAMED_SOURCES.get(source, source)
         return result
     if isinstance(value, list):
         return [_translated(item, path) for item in value]

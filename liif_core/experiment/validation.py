@@ -67,7 +67,7 @@ def _leaf(error: BaseException, path: str) -> list[tuple[str, str]]:
             (
                 join(path, key),
                 f"this key is now called {new!r}"
-                if (new := renamed_key(join(path, key)))
+                if (new := renamed_key(join(path, key), known))
                 else f"unknown key{did_you_mean(key, known) or expected}",
             )
             for key in sorted(error.extra_fields)

@@ -19,12 +19,14 @@ from liif_core.errors import UserError
 from liif_core.experiment.build import build_model
 from liif_core.experiment.schema import ModelSpec
 from liif_core.experiment.toml_file import model_from_table, plugins_of, to_toml
+from liif_core.experiment.translation import translate_experiment, translate_weights
 from liif_core.model.continuous import ContinuousModel
 from liif_core.registry.components import Registry
 from liif_core.registry.discovery import discover
 
 FORMAT = "liif-core checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # what is written
+READABLE_VERSIONS = ("1", "2")  # 1: other names of experiment keys and parameters, which are translated
 
 
 class OtherVersion(UserWarning):
@@ -147,15 +149,16 @@ def _load_ours(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged, or not a safetensors file: {error}") from None
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: a safetensors file, but not a liif-core checkpoint (its metadata has no 'format')")
-    if metadata.get("format_version") != str(FORMAT_VERSION):
-        version = metadata.get("format_version")
+    version = metadata.get("format_version")
+    if version not in READABLE_VERSIONS:
         raise UserError(
-            f"{path}: checkpoint format {version}; this liif-core reads {FORMAT_VERSION}: install a newer one"
+            f"{path}: checkpoint format {version}; this liif-core reads {' and '.join(READABLE_VERSIONS)}: "
+            "install a newer one"
         )
     if metadata.get("sha256") != tensors_sha256(state):
         raise UserError(f"{path}: damaged: the weights do not have the SHA-256 that they were saved with")
@@ -165,6 +168,9 @@ def _load_ours(path: Path) -> Checkpoint:
         scale = known["scale"] and tuple(known["scale"])
         if not isinstance(experiment["model"], dict):
             raise TypeError("model is no table")
+        if version == "1":
+            experiment = translate_experiment(experiment)
+            state = translate_weights(state, experiment["model"])
         return Checkpoint(state, experiment, scale, known["step"], known["best"], known["plugins"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged: its metadata cannot be read ({type(error).__name__}: {error})") from None

@@ -77,7 +77,7 @@ def test_the_metadata_is_for_anyone_to_read(saved):
     """Issue 2, section 6: the experiment, format version, scale range, step, best score and a digest."""
     with safetensors.safe_open(saved, "pt") as file:
         metadata = file.metadata()
-    assert metadata["format"] == FORMAT and metadata["format_version"] == "1"
+    assert metadata["format"] == FORMAT and metadata["format_version"] == "2"
     assert tomllib.loads(metadata["experiment"]) == EXPERIMENT
     assert json.loads(metadata["known"]) == {
         "scale": [1.0, 4.0],
@@ -198,10 +198,10 @@ def test_another_s_safetensors(tmp_path, registry):
 
 def test_a_newer_format(saved, registry):
     header, body = parts(saved)
-    header["__metadata__"]["format_version"] = "2"
+    header["__metadata__"]["format_version"] = "3"
     put_together(saved, header, body)
     message = refused(saved, registry)
-    assert "checkpoint format 2; this liif-core reads 1: install a newer one" in message
+    assert "checkpoint format 3; this liif-core reads 1 and 2: install a newer one" in message
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""What surrounds a training run: signals that stop it between two steps, and operations that repeat exactly."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+
+class StopRequest:
+    """``signal`` is the name of the signal that asked the run to stop, or None."""
+
+    signal: str | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Record the first SIGINT or SIGTERM, for the run to stop after the current step; a second SIGINT stops at once.
+
+    Outside the main thread, where Python delivers no signals, nothing is recorded.
+    """
+    request = StopRequest()
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if request.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.signal = signal.Signals(number).name
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def repeatable(wanted: bool) -> Iterator[None]:
+    """Only operations that repeat exactly: on CUDA, sums into shared places do not by themselves."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

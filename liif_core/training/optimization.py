@@ -1,0 +1,119 @@
+"""One optimizer step: gradients in parts of a batch, their scaling in half precision, and the average of weights."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from liif_core.experiment.schema import TrainSpec
+from liif_core.model.continuous import ContinuousModel
+from liif_core.model.device import autocast
+
+INPUTS = ("image", "coord", "cell", "target")  # what a batch must have
+
+
+def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error, in the network's own [-1, 1] space as published losses are; inputs in [0, 1]."""
+    return 2 * F.l1_loss(prediction, target)
+
+
+class Optimization:
+    """The model in training, with what an optimizer step changes."""
+
+    def __init__(self, model: ContinuousModel, spec: TrainSpec, precision: str, device: torch.device):
+        self.spec, self.precision, self.device = spec, precision, device
+        self.model = model.to(device)
+        self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.ema else None
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer.use]
+        chosen = spec.optimizer
+        self.optimizer = kind(model.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def gradients(self, batch: Mapping[str, Tensor], seed: int) -> float:
+        """Compute the gradients of a batch, in ``spec.accumulate`` parts; returns the loss.
+
+        ``seed`` is for components that draw random numbers, such as dropout.
+        """
+        torch.manual_seed(seed)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        count = len(batch["image"])
+        for part in torch.arange(count).tensor_split(min(self.spec.accumulate, count)):
+            chosen = slice(int(part[0]), int(part[-1]) + 1)
+            with autocast(self.device, self.precision):
+                colors = self.model(*(batch[name][chosen] for name in ("image", "coord", "cell")))
+            loss = l1_loss(colors, batch["target"][chosen]) * (len(part) / count)
+            self.scaler.scale(loss).backward()
+            total += loss.item()
+        return total
+
+    def update(self, lr: float) -> None:
+        """Change the weights by the gradients, and the average with them.
+
+        With "fp16", gradients that are not finite leave the weights as they are, and the scale is halved.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        if self.spec.clip:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.averaged is None or self.spec.ema is None:
+            return
+        own = self.model.state_dict()
+        for name, value in self.averaged.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(own[name], 1 - self.spec.ema)
+            else:
+                value.copy_(own[name])
+
+    def is_finite(self) -> bool:
+        """Whether all weights are finite."""
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a step changes, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state`` returned. Raises what torch raises for the state of another model."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty if the run had another precision
+            self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"] or state["model"])
+
+
+def check_batch(batch: Mapping[str, Tensor], channels: int) -> None:
+    """Raises TypeError or ValueError for a batch that is not of the form that ``Trainer.batches`` describes."""
+    if not isinstance(batch, Mapping) or not all(isinstance(batch.get(name), Tensor) for name in INPUTS):
+        found = ", ".join(sorted(map(str, batch))) if isinstance(batch, Mapping) else type(batch).__name__
+        raise TypeError(f"batch: expected a mapping with the tensors {', '.join(INPUTS)}, got {found or 'none'}")
+    image, coord, cell, target = (batch[name] for name in INPUTS)
+    count, queries = len(image) if image.ndim else 0, coord.shape[1] if coord.ndim == 3 else 0
+    fits = (
+        (image.ndim == 4 and image.shape[1] == channels and count > 0)
+        and (coord.shape == (count, queries, 2) and queries > 0)
+        and cell.shape in ((count, 1, 2), (count, queries, 2))
+        and target.shape == (count, queries, channels)
+    )
+    if not fits:
+        raise ValueError(
+            f"batch: expected image (B, {channels}, h, w), coord (B, Q, 2), cell (B, 1 or Q, 2) and "
+            f"target (B, Q, {channels}), got {', '.join(f'{name} {tuple(batch[name].shape)}' for name in INPUTS)}"
+        )

@@ -1,0 +1,59 @@
+"""What an experiment needs before its first step: a fresh model, and its images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from liif_core.data.crops import largest_crop
+from liif_core.data.degrade import build_degradation
+from liif_core.data.sources import ImageSet, MissingData, open_images
+from liif_core.errors import UserError
+from liif_core.experiment.build import build_model, try_model
+from liif_core.experiment.schema import Experiment
+from liif_core.model.continuous import ContinuousModel
+
+
+def fresh_model(experiment: Experiment) -> ContinuousModel:
+    """The experiment's model with the weights that its seed gives, on the CPU, after a trial on a small image.
+
+    Raises UserError where a component or the degradation cannot be built or does not work.
+    """
+    build_degradation(experiment.data.degradation)
+    torch.manual_seed(experiment.train.seed)
+    model = build_model(experiment.model)
+    with torch.random.fork_rng(devices=[]):  # the trial's random draws are not part of the run
+        try_model(model)
+    return model
+
+
+def open_data(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
+    """Training and validation images; the mistakes of both are reported together.
+
+    Raises MissingData if all that is wrong is that images are absent, else UserError.
+    """
+    data, channels = experiment.data, experiment.model.channels
+    wanted: list[tuple[Any, dict[str, Any]]] = [
+        (data.images, {"smallest": largest_crop(data), "memory_gb": data.memory_gb})
+    ]
+    if experiment.validate is not None:
+        wanted.append((experiment.validate.images, {"memory_gb": data.memory_gb}))
+    opened: list[ImageSet] = []
+    problems: list[str] = []
+    missing = []
+    for source, limits in wanted:
+        try:
+            opened.append(open_images(source, channels=channels, **limits))
+        except UserError as error:
+            problems += [line for line in error.problems if line not in problems]
+            missing.append(isinstance(error, MissingData))
+    if problems:  # a fallback profile replaces data that is absent, not data that is broken
+        raise (MissingData if all(missing) else UserError)(*problems)
+    return opened[0], opened[1] if len(opened) > 1 else None
+
+
+def training_time(seconds: float) -> str:
+    """A duration for reports, in one unit: "40 s", "2 min", "5 h"."""
+    units: Sequence[tuple[str, float]] = (("s", 1), ("min", 60), ("h", 3600))
+    name, size = next((unit for unit in reversed(units) if seconds >= 1.5 * unit[1]), units[0])
+    return f"{max(1, round(seconds / size))} {name}"
