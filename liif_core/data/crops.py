@@ -1,6 +1,6 @@
-"""Training samples: crops of random scale, and pixels asked of them (section 4 of the LIIF paper).
+"""Training samples: crops at random scales, with query pixels to learn from (section 4 of the LIIF paper).
 
-Every random draw derives from (seed, epoch, sample number), so what an epoch holds, and in which order, depends neither
+Every random draw derives from (seed, epoch, sample number), so the samples of an epoch and their order depend neither
 on the number of workers nor on where a run was interrupted.
 """
 
@@ -21,14 +21,14 @@ from liif_core.sizes import Scale, Size
 
 
 class Images(Protocol):
-    """What training and evaluation need of images: ``liif_core.data.sources.ImageSet`` has it, and so may any object.
+    """The images that training and evaluation use; ``liif_core.data.sources.ImageSet`` is one implementation.
 
-    Arrays are uint8, (h, w, channels), with the same number of channels throughout.
+    Arrays are uint8, (h, w, channels), with the same number of channels throughout. They may be read-only.
     """
 
     names: tuple[str, ...]
     sizes: tuple[Size, ...]  # (h, w) of each
-    pair_scales: tuple[int | None, ...]  # empty, or each image's whole-number scale to its own LR image
+    pair_scales: tuple[int | None, ...]  # for paired images: HR size / LR size of each, None if not whole; else empty
 
     def image(self, i: int) -> np.ndarray: ...
 
@@ -36,17 +36,19 @@ class Images(Protocol):
 
 
 def largest_crop(data: TrainingData) -> int:
-    """The least side of an image that every crop fits in, in pixels: for ``open_images(smallest=...)``.
+    """The smallest side, in pixels, of an image that every crop fits in: for ``open_images(smallest=...)``.
 
-    That is the side of the largest HR crop; for paired folders, where LR images are cropped too, the LR patch.
+    That is the side of the largest HR crop; for paired folders, whose LR images are cropped too, the side of the LR
+    patch.
     """
     return data.patch if isinstance(data.images, PairedFoldersSource) else round(data.patch * data.scale[1])
 
 
-class CropDataset(Dataset):
-    """Samples of ``images``: an epoch has ``len(images) * data.repeat``; sample i is of image i % len(images).
+class CropDataset(Dataset[dict[str, Any]]):
+    """Training samples: an epoch has ``len(images) * data.repeat`` of them, and sample i is of image i % len(images).
 
-    Indexed with (epoch, i), both from 0. A sample is a dict; c channels, p = data.patch, N = data.queries:
+    Indexed with (epoch, i), both from 0. A sample is a dict, where c is the number of channels, p = data.patch and
+    N = data.queries:
 
     - ``image`` (c, p, p) float32 in [0, 1]: the low-resolution patch
     - ``coord`` (N, 2) float32: (y, x) of N different pixels of the HR crop
@@ -55,14 +57,14 @@ class CropDataset(Dataset):
     - ``index``: i
 
     Drawn in this order from ``numpy.random.default_rng([seed, epoch, i])``: the scale, uniform in data.scale; the top
-    and the left of the crop; three coins, for the horizontal flip, the vertical flip and the transposition, which are
-    tossed but not used where data.augment is off; the N pixels. The HR crop has round(patch * scale) pixels a side,
-    and the patch is that crop made smaller with Pillow's bicubic filter on uint8, or by ``data.degradation``, which
-    draws from ``default_rng([seed, epoch, i, 0, 2])``. Of paired images, the patch is cropped from the LR image, and the
-    HR crop is what belongs to it, at the pair's own scale; the drawn one is unused.
+    and the left of the crop; three booleans, for the horizontal flip, the vertical flip and the transposition, which
+    are drawn but not used where data.augment is off; the N pixels. The HR crop has round(patch * scale) pixels a side.
+    The patch is that crop downscaled with Pillow's bicubic filter on uint8, or by ``data.degradation``, which draws
+    from ``default_rng([seed, epoch, i, 0, 2])``. Of paired images, the patch is cropped from the LR image, and the HR
+    crop is the same area of the HR image, at the pair's own scale; the drawn scale is unused.
 
-    Images must be at least ``largest_crop(data)`` a side. Raises UserError for pairs without a whole-number scale, or
-    whose HR crops have fewer than N pixels.
+    Images must have at least ``largest_crop(data)`` pixels a side. Raises UserError for pairs without a whole-number
+    scale, and for pairs whose HR crops have fewer than N pixels.
     """
 
     def __init__(self, images: Images, data: TrainingData, seed: int):
@@ -71,8 +73,9 @@ class CropDataset(Dataset):
             if scale is None:
                 problems.append(f"{name}: the HR image is not a whole number of times as large as its LR image")
             elif data.queries > (data.patch * scale) ** 2:
-                size = f"{data.patch * scale}x{data.patch * scale}"
-                problems.append(f"{name}: data.queries: {data.queries} are more than the pixels of its HR crop, {size}")
+                side = data.patch * scale
+                most = f"at most {side**2}, as its HR crop has {side}x{side} pixels"
+                problems.append(f"{name}: data.queries: expected {most}, got {data.queries}")
         if problems:
             raise UserError(*problems)
         self.images, self.data, self.seed = images, data, seed
@@ -84,7 +87,7 @@ class CropDataset(Dataset):
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
         epoch, index = at
         rng = np.random.default_rng([self.seed, epoch, index])
-        # Five numbers, the last not 0, make a stream of its own: numpy pads with zeros.
+        # Five numbers, the last not 0, give an independent stream: numpy pads with zeros.
         own = np.random.default_rng([self.seed, epoch, index, 0, 2])
         low, high = self._crops(index % len(self.images.names), rng, own)
         flips = rng.random(3) < 0.5
@@ -103,7 +106,7 @@ class CropDataset(Dataset):
         }
 
     def _crops(self, i: int, rng: np.random.Generator, own: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The LR patch and the HR crop, uint8; the degradation draws from its ``own`` generator."""
+        """The LR patch and the HR crop, uint8. ``own`` is the generator of the degradation."""
         patch, scale = self.data.patch, rng.uniform(*self.data.scale)
         image = self.images.image(i)
         if not self.images.pair_scales:
@@ -112,7 +115,9 @@ class CropDataset(Dataset):
             crop = image[top : top + side, left : left + side]
             return self.degrade(crop, (patch, patch), own), crop
         whole = self.images.pair_scales[i]
+        assert whole is not None  # __init__ refuses others
         given = self.images.low_resolution(i, Scale.of(whole))
+        assert given is not None
         top, left = _corner(given, patch, rng)
         low = given[top : top + patch, left : left + patch]
         return low, image[whole * top : whole * (top + patch), whole * left : whole * (left + patch)]
@@ -124,14 +129,14 @@ def _corner(image: np.ndarray, side: int, rng: np.random.Generator) -> tuple[int
 
 
 def _augmented(image: np.ndarray, flips: np.ndarray) -> np.ndarray:
-    """(h, w, channels) mirrored left to right, then upside down, then transposed, as the three ``flips`` say."""
+    """An image (h, w, channels), flipped horizontally, vertically and transposed where ``flips`` are true."""
     image = image[:, ::-1] if flips[0] else image
     image = image[::-1] if flips[1] else image
     return image.transpose(1, 0, 2) if flips[2] else image
 
 
 def batches_per_epoch(dataset: CropDataset, batch: int) -> int:
-    """How many batches an epoch has; the last may be smaller."""
+    """The number of batches of an epoch; the last may be smaller."""
     return -(-len(dataset) // batch)
 
 
@@ -143,25 +148,25 @@ def batches(
     workers: int = 0,
     device: torch.device | None = None,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """An epoch's batches, from number ``first`` on, on ``device``: what a sample has, stacked, ``index`` (B,) int64.
+    """The batches of an epoch, from number ``first`` on, on ``device``: samples stacked, ``index`` (B,) int64.
 
-    The order is a permutation that (seed, epoch) determine; what comes before ``first`` is not loaded. ``workers``
-    processes load ahead; 0 loads here. Closing the iterator ends them.
+    The order is a permutation determined by (seed, epoch); batches before ``first`` are not loaded. ``workers``
+    processes load ahead; with 0, this process loads. Closing the iterator ends them.
     """
-    # Four numbers, the last not 0, make a stream that no sample's three give: numpy pads with zeros.
+    # Four numbers, the last not 0, give a stream that no sample has: numpy pads with zeros.
     order = np.random.default_rng([dataset.seed, epoch, 0, 1]).permutation(len(dataset)).tolist()
     parts = _Parts(dataset, epoch, [order[at : at + batch] for at in range(first * batch, len(order), batch)])
     cuda = device is not None and device.type == "cuda"
     if workers == 0 or len(parts) == 0:
-        loaded = (parts[k] for k in range(len(parts)))
+        loaded: Iterator[dict[str, torch.Tensor] | UserError] = (parts[k] for k in range(len(parts)))
     else:
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             parts,
-            batch_size=None,  # a part is a batch already
+            batch_size=None,  # an item is a batch already
             num_workers=min(workers, len(parts)),
             multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
             worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # its own: a DataLoader draws from it, and the run's must not move
+            generator=torch.Generator(),  # a DataLoader draws from it, which must not affect the run's own
             pin_memory=cuda,
         )
         loaded = iter(loader)
@@ -171,10 +176,10 @@ def batches(
                 raise samples
             yield samples if device is None else {k: v.to(device, non_blocking=cuda) for k, v in samples.items()}
     finally:
-        del loaded  # its workers end with it
+        del loaded  # this ends its workers
 
 
-class _Parts(Dataset):
+class _Parts(Dataset[dict[str, torch.Tensor] | UserError]):
     """A data set whose items are batches."""
 
     def __init__(self, dataset: CropDataset, epoch: int, parts: list[list[int]]):
@@ -185,13 +190,14 @@ class _Parts(Dataset):
 
     def __getitem__(self, k: int) -> dict[str, torch.Tensor] | UserError:
         try:
-            return default_collate([self.dataset[self.epoch, index] for index in self.parts[k]])
-        except UserError as error:  # raised in a worker, its message would get the worker's traceback added
+            batch: dict[str, torch.Tensor] = default_collate([self.dataset[self.epoch, i] for i in self.parts[k]])
+            return batch
+        except UserError as error:  # if it were raised, the worker's traceback would be added to its message
             return error
 
 
 def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)  # there are as many workers as the user wants busy cores
-    # Ctrl-C goes to every process of a terminal; the main one decides, and needs its batches until it stops.
+    torch.set_num_threads(1)  # one core per worker
+    # Ctrl-C goes to every process of a terminal; the main one decides, and uses its batches until it stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -78,7 +78,7 @@ def decode_all(files: Sequence[Path], channels: int, budget: float) -> Decoded:
             pixels = decode(path, channels)
         except UserError as error:
             return error
-        return pixels, hashlib.sha256(pixels).hexdigest()
+        return pixels, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
     with (
         ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool,
@@ -92,7 +92,7 @@ def decode_all(files: Sequence[Path], channels: int, budget: float) -> Decoded:
                     found.problems.extend(result.problems)
                     continue
                 pixels, found.digests[path] = result
-                found.sizes[path] = pixels.shape[:2]
+                found.sizes[path] = pixels.shape[0], pixels.shape[1]
                 if pixels.nbytes <= budget and path not in found.held:
                     found.held[path] = pixels
                     budget -= pixels.nbytes

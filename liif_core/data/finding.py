@@ -23,7 +23,7 @@ from liif_core.experiment.schema import (
 
 
 class MissingData(UserError):
-    """The images are not there at all: what was looked for, where, and how to get it."""
+    """There are no images where they were expected. The message says which, where, and how to get them."""
 
 
 @frozen
@@ -32,7 +32,7 @@ class Entry:
 
     name: str
     path: Path
-    low: tuple[tuple[int | None, Path], ...] = ()  # its LR images, each with the scale its folder is named after
+    low: tuple[tuple[int | None, Path], ...] = ()  # its LR images, each with the scale in the name of its folder
 
 
 def find(source: Source) -> tuple[list[Entry], list[str]]:
@@ -54,18 +54,20 @@ def _paired_folders(source: PairedFoldersSource) -> tuple[list[Entry], list[str]
 
 
 def _skimage(source: SkimageSource) -> tuple[list[Entry], list[str]]:
-    spec = find_spec("skimage")  # found, not imported: importing takes a second, and its own loaders may download
-    if spec is None:
-        raise MissingData('samples: they come with scikit-image, which is missing; pip install "liif-core[skimage]"')
+    spec = find_spec("skimage")  # not imported: that takes a second, and its own loaders may download
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingData(
+            'skimage: these images come with scikit-image, which is not installed; pip install "liif-core[skimage]"'
+        )
     found = _find(Path(spec.submodule_search_locations[0]) / "data", [], deep=False)
     known = {_stem(name): path for name, path in found.items()}
     problems = []
     for name in dict.fromkeys(source.names):
         if name not in known:
             near = did_you_mean(name, known) or f"; it has: {', '.join(known)}"
-            problems.append(f"samples: scikit-image ships no image named {name!r}{near}")
+            problems.append(f"skimage: scikit-image ships no image named {name!r}{near}")
         elif source.names.count(name) > 1:
-            problems.append(f"samples: {name!r} is listed twice")
+            problems.append(f"skimage: {name!r} is listed twice")
     return [Entry(known[name].name, known[name]) for name in dict.fromkeys(source.names) if name in known], problems
 
 
@@ -132,8 +134,9 @@ def _filled(folder: Path) -> bool:
 
 
 def _find(folder: Path, problems: list[str], deep: bool = True) -> dict[str, Path]:
-    """The images in a folder by their names relative to it, sorted; hidden ones are left out."""
-    known, found, errors = image_suffixes(), {}, []
+    """The images in a folder by their paths relative to it, sorted; hidden files and folders are left out."""
+    known, errors = image_suffixes(), list[OSError]()
+    found: dict[str, Path] = {}
     for root, folders, files in os.walk(folder, onerror=errors.append):
         folders[:] = [name for name in folders if deep and not name.startswith(".")]
         for path in (Path(root, name) for name in files if not name.startswith(".")):
@@ -152,8 +155,9 @@ def _stem(name: str) -> str:
 def _matched(
     hr: Mapping[str, Path], folders: Sequence[tuple[int | None, Path]], limit: int | None, problems: list[str]
 ) -> list[Entry]:
-    """Each HR image with its LR images: by name (x2 at its end or not) if that finds all, else by order."""
-    columns, loose = [], []
+    """Each HR image with its LR images: matched by name (with or without x2 at its end) if that finds all, else by
+    order."""
+    columns, unmatched = [], []
     for scale, folder in folders:
         lr = _find(folder, problems)
         named = {re.sub(r"x\d+$", "", _stem(name)): path for name, path in lr.items()}
@@ -162,15 +166,15 @@ def _matched(
         if len(hr) != len(lr):
             if hr and lr:
                 problems.append(f"{folder}: {len(lr)} LR images for {len(hr)} HR images; expected one for each")
-            loose += [Entry(path.name, path) for path in lr.values() if path not in column]
+            unmatched += [Entry(path.name, path) for path in lr.values() if path not in column]
         elif len(set(column) - {None}) < len(hr):
             column = list(lr.values())
         columns.append((scale, column))
     entries = [
-        Entry(name, path, tuple((scale, column[i]) for scale, column in columns if column[i] is not None))
+        Entry(name, path, tuple((scale, low) for scale, column in columns if (low := column[i]) is not None))
         for i, (name, path) in enumerate(hr.items())
     ]
-    return entries[:limit] + loose  # the loose ones are only looked at: there is a problem already
+    return entries[:limit] + unmatched  # unmatched ones are only checked: there is a problem already
 
 
 _FIND: dict[type, Callable[[Any], tuple[list[Entry], list[str]]]] = {

@@ -1,7 +1,4 @@
-"""Images of an experiment: found, each looked at once, and then given out as uint8 arrays.
-
-Finding comes first (what a source's folders hold, and what belongs together), then decoding every file once.
-"""
+"""The images of an experiment: found, decoded once to check them, and then available as uint8 arrays."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +20,7 @@ _NAMED = 20  # problems named one by one
 
 @frozen
 class _Low:
-    """An LR image that came with an HR image."""
+    """An LR image of an HR image."""
 
     path: Path
     size: Size
@@ -32,14 +29,15 @@ class _Low:
 
 @frozen(eq=False)
 class ImageSet:
-    """Images that can be read: made by ``open_images``. It can be pickled, and shared with forked processes.
+    """Images that can be read; ``open_images`` returns one. It can be pickled, and shared with forked processes.
 
-    Arrays are uint8, (h, w, channels). Those held in memory are given out as they are: do not write to them.
+    Arrays are uint8, (h, w, channels). They are shared with the set where it keeps them in memory: do not write to
+    them.
     """
 
     names: tuple[str, ...]  # unique: file names, or paths relative to the folder
     sizes: tuple[Size, ...]  # (h, w) of each image
-    pair_scales: tuple[int | None, ...]  # paired folders: HR to LR, None where no whole number fits; else empty
+    pair_scales: tuple[int | None, ...]  # of paired folders: HR size / LR size, None if not whole; else empty
     fingerprint: str  # sha256 over names and decoded pixels, LR included
     _channels: int
     _paths: tuple[Path, ...] = field(repr=False)
@@ -54,10 +52,10 @@ class ImageSet:
         return self._read(self._paths[i])
 
     def low_resolution(self, i: int, scale: Scale) -> np.ndarray | None:
-        """The LR image that was given for ``scale``, or None.
+        """The LR image that came with the source for ``scale``, or None.
 
         Its size is ``low_resolution_size(sizes[i], scale)``, and it shows the HR image cropped, at the bottom and
-        right, to ``scaled_size`` of that. An image that shows another part, or is of another size, is not given.
+        right, to ``scaled_size`` of that. LR images of another part or size are not returned.
         """
         size = low_resolution_size(self.sizes[i], scale)
         for low in self._low[i]:
@@ -70,17 +68,17 @@ class ImageSet:
 
 
 def open_images(source: Source, channels: int = 3, memory_gb: float = 4.0, smallest: int = 1) -> ImageSet:
-    """Find the images of ``source`` and decode each once, so that nothing is wrong with them later.
+    """Find the images of ``source``, and decode each once, so that all problems are found at the start.
 
     ``channels``: 1 (gray) or 3 (RGB), to which 8-bit gray, RGB, palette and black-and-white images are converted.
-    ``memory_gb``: decoded images are held, in order, as long as they fit; the others are read again when asked for.
-    ``smallest``: the least side an image may have, in pixels; of paired folders, the LR image.
+    ``memory_gb``: decoded images are kept, in order, as long as they fit; the others are read again for each use.
+    ``smallest``: the smallest side that an image may have, in pixels; of paired folders, that an LR image may have.
 
-    Raises MissingData if there are no such files, and UserError, with everything that is wrong at once, for files that
-    cannot be read or are of another kind, images that are too small, empty folders and pairs that do not match.
+    Raises MissingData if there are no such files, and UserError, with all problems at once, for files that cannot be
+    read or are of another kind, images that are too small, empty folders and pairs that do not match.
     """
     if channels not in CHANNELS:
-        raise UserError(f"model.channels: image files give 1 or 3, got {channels}; use other images from Python")
+        raise UserError(f"model.channels: image files have 1 or 3, got {channels}; for other images, train from Python")
     entries, problems = find(source)
     files = [path for entry in entries for path in (entry.path, *(low for _, low in entry.low))]
     read = decode_all(files, channels, memory_gb * 1e9)
@@ -91,8 +89,8 @@ def open_images(source: Source, channels: int = 3, memory_gb: float = 4.0, small
         for path in [given.path for given in low] if paired and low else [entry.path]:
             if path in read.sizes and min(read.sizes[path]) < smallest:
                 problems.append(
-                    f"{path}: {format_size(read.sizes[path])} pixels are too few: crops of up to {smallest} are taken "
-                    "(data.patch, times the highest data.scale for HR images); leave it out, or ask for smaller crops"
+                    f"{path}: {format_size(read.sizes[path])} pixels are too few for crops of up to {smallest} "
+                    "(data.patch, times the highest data.scale for HR images); leave it out, or use smaller crops"
                 )
     if problems:
         more = len(problems) - _NAMED

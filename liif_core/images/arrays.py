@@ -8,7 +8,7 @@ color. Partly transparent pixels already carry their true color.
 import numpy as np
 from attrs import evolve
 
-from liif_core.images.picture import Depth, Picture
+from liif_core.images.picture import Depth, Picture, depth_of
 
 _ALL = slice(None)
 
@@ -85,7 +85,7 @@ def to_eight_bit(picture: Picture) -> Picture:
 def with_rows(picture: Picture, rows: np.ndarray) -> Picture:
     """The picture with other pixels: rows (h, w, c), or (h, w, c + 1) where it has alpha, as of ``from_planes``."""
     alpha = None if picture.alpha is None else rows[..., -1]
-    span = picture.span if rows.dtype == np.float32 else (0.0, top(rows.dtype.name))
+    span = picture.span if rows.dtype == np.float32 else (0.0, top(depth_of(rows)))
     return evolve(picture, color=rows[..., : picture.color.shape[2]], alpha=alpha, span=span)
 
 

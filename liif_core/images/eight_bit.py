@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from attrs import evolve
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from liif_core.errors import UserError
 from liif_core.images import ifd, metadata
@@ -26,9 +26,10 @@ def look(path: Path, number: int = 0) -> Header:
     Raises UserError for animations and modes that are not read.
     """
     with Image.open(path, formats=FORMATS) as image:
-        if image.format not in ("MPO", "TIFF") and getattr(image, "n_frames", 1) > 1:
+        frames = getattr(image, "n_frames", 1)
+        if image.format not in ("MPO", "TIFF") and frames > 1:
             raise UserError(
-                f"{path}: an animated {image.format} ({image.n_frames} frames) is not read; "
+                f"{path}: an animated {image.format} ({frames} frames) is not read; "
                 "extract its frames to files of their own first"
             )
         if number:
@@ -37,7 +38,7 @@ def look(path: Path, number: int = 0) -> Header:
         turned = image.format != "TIFF" and metadata.orientation(image) > 4  # Pillow gives a TIFF's size as seen
         return Header(
             path=path,
-            format="JPEG" if image.format == "MPO" else image.format,
+            format="JPEG" if image.format == "MPO" else str(image.format),
             size=(image.width, image.height) if turned else (image.height, image.width),
             mode=image.mode,
             channels=1 if image.mode in _GRAY else 3,
@@ -60,8 +61,9 @@ def read(path: Path, bits: int = 8, number: int = 0, page: ifd.Directory | None 
         else:
             found, orientation = metadata.from_directory(page)[0], 1  # Pillow has applied it
         picture = to_picture(image, found, orientation, bits)
-        if image.format == "MPO" and image.n_frames > 1:
-            note = f"of the {image.n_frames} pictures in this file only the first is read"
+        frames = getattr(image, "n_frames", 1)
+        if image.format == "MPO" and frames > 1:
+            note = f"of the {frames} pictures in this file only the first is read"
             picture = evolve(picture, notes=(note, *picture.notes))
     return picture
 
@@ -89,7 +91,7 @@ def to_picture(image: Image.Image, found: Metadata, orientation: int, bits: int 
     )
 
 
-def _check_mode(path: Path, image: Image.Image) -> None:
+def _check_mode(path: Path, image: ImageFile.ImageFile) -> None:
     # Pillow would scale a PPM of more than 8 bits; the greatest value is the last of its decoder's arguments.
     arguments = image.tile[0][3] if image.format == "PPM" else ()
     deep = isinstance(arguments, tuple) and arguments and arguments[-1] > 255
@@ -139,9 +141,12 @@ def _to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
     else:
         how = "" if image.mode != "CMYK" else " by the plain formula: it has no ICC profile"
     if image.mode == "LAB":
-        return _through(image, ImageCms.createProfile("LAB")), how
+        return _through(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))), how
     return image.convert("RGB"), how
 
 
 def _through(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+    assert converted is not None  # as it is not in place
+    return converted

@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,7 +11,7 @@ from PIL import Image
 from liif_core.errors import UserError
 from liif_core.images import ifd, metadata
 from liif_core.images.arrays import top
-from liif_core.images.picture import Header, Picture
+from liif_core.images.picture import Header, Picture, depth_of
 
 NOT_FINITE = "some of its pixels are not finite numbers; replace them first"
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258, 262, 277, 338, 339
@@ -99,7 +100,7 @@ def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
     _check_whole(path, page)
     with _package(path, "tifffile").TiffFile(path) as file:
         pixels = _samples_last(file.pages[number])
-    notes = []
+    notes: list[str] = []
     if pixels.dtype == np.float64:
         notes.append("64-bit floats were read as 32-bit ones")
     pixels = pixels.astype(head.depth, copy=False)
@@ -112,7 +113,7 @@ def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
         notes.append(f"{pixels.shape[2] - head.channels - (alpha is not None)} extra channels were left out")
     if not all(np.isfinite(part).all() for part in (color, alpha) if part is not None):
         raise UserError(f"{path}: {NOT_FINITE}")
-    if alpha is not None and ifd.numbers(page, _EXTRA)[place - head.channels] == _PREMULTIPLIED:
+    if place is not None and alpha is not None and ifd.numbers(page, _EXTRA)[place - head.channels] == _PREMULTIPLIED:
         color = _unmultiplied(color, alpha)
     found, turn = metadata.from_directory(page)
     span, beyond = span_of(color)
@@ -129,7 +130,7 @@ def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
 
 def span_of(color: np.ndarray) -> tuple[tuple[float, float], list[str]]:
     """The values that stand for black and white, and notes: the range of the type, or wider where floats go beyond."""
-    white = top(color.dtype.name)
+    white = top(depth_of(color))
     if color.dtype != np.float32 or (color.min() >= 0 and color.max() <= white):
         return (0.0, white), []
     low, high = min(0.0, float(color.min())), max(white, float(color.max()))
@@ -163,9 +164,9 @@ def _check_whole(path: Path, page: ifd.Directory) -> None:
             raise ValueError("it ends before its pixels do")
 
 
-def _samples_last(page) -> np.ndarray:
+def _samples_last(page: Any) -> np.ndarray:
     """The pixels (h, w, samples) of a tifffile page."""
-    pixels = page.asarray(maxworkers=1)
+    pixels: np.ndarray = page.asarray(maxworkers=1)
     if page.axes == "SYX":
         pixels = np.moveaxis(pixels, 0, -1)
     elif page.axes == "YX":
@@ -177,7 +178,7 @@ def _samples_last(page) -> np.ndarray:
 
 def _unmultiplied(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Straight color of premultiplied; black where alpha is 0."""
-    whole = top(color.dtype.name)
+    whole = top(depth_of(color))
     share = np.where(alpha > 0, alpha, whole)[..., None].astype(np.float32)
     straight = color.astype(np.float32) * (np.float32(whole) / share)
     if color.dtype == np.float32:

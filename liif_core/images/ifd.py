@@ -6,7 +6,7 @@ section 2, and the BigTIFF layout of the same structure with 64-bit counts and o
 
 import struct
 from collections.abc import Iterable
-from typing import BinaryIO, Union
+from typing import Any, BinaryIO, Union
 
 import numpy as np
 from attrs import frozen
@@ -53,7 +53,7 @@ class Entry:
 Directory = dict[int, Union[Entry, "Directory"]]
 
 
-def numbers(directory: Directory, tag: int, default: Iterable[float] = ()) -> list:
+def numbers(directory: Directory, tag: int, default: Iterable[Any] = ()) -> list[Any]:
     """A tag's numbers as plain Python ones, or ``default`` where the tag is absent or is a directory."""
     entry = directory.get(tag)
     return entry.values.tolist() if isinstance(entry, Entry) else list(default)
@@ -71,7 +71,9 @@ def read_directories(stream: BinaryIO) -> list[Directory]:
     A tag that cannot be read is left out. Raises ValueError where the chain itself is broken.
     """
     reader = _Reader(stream)
-    pages, seen, offset = [], set(), reader.first
+    pages: list[Directory] = []
+    seen: set[int] = set()
+    offset = reader.first
     while offset and len(pages) < _MOST_PAGES:
         if offset in seen:
             raise ValueError("the TIFF directory chain is cyclic")
@@ -105,7 +107,7 @@ class _Reader:
         self.length = stream.seek(0, 2)
 
     def unpack(self, layout: str, data: bytes) -> int:
-        return struct.unpack(self.order + layout, data)[0]
+        return int(struct.unpack(self.order + layout, data)[0])
 
     def at(self, offset: int, count: int) -> bytes:
         if offset + count > self.length:

@@ -121,9 +121,9 @@ def without_foreign_icc(picture: Picture) -> Picture:
 def exif_directory(metadata: Metadata, size: Size) -> ifd.Directory:
     """The EXIF of an output of ``size``, resolution included: what a TIFF keeps in its own directory."""
     directory = ifd.read_directories(io.BytesIO(metadata.exif))[0] if metadata.exif else {}
-    details = directory.get(ifd.EXIF, {})
+    details = directory.get(ifd.EXIF)
     for tag, side in zip(_PIXEL_SIDES, reversed(size)):
-        if tag in details:
+        if isinstance(details, dict) and tag in details:
             details[tag] = ifd.Entry.of(ifd.LONG, [side])
     if metadata.dpi:
         for tag, value in zip((_X_RESOLUTION, _Y_RESOLUTION), metadata.dpi):
@@ -162,8 +162,9 @@ def _orientation(page: ifd.Directory, xmp: bytes | None) -> int:
 
 def _cleaned(page: ifd.Directory) -> bytes | None:
     kept = {tag: entry for tag, entry in page.items() if tag in _KEPT}
-    if isinstance(kept.get(ifd.EXIF), dict):
-        kept[ifd.EXIF] = {tag: entry for tag, entry in kept[ifd.EXIF].items() if tag not in _BOUND_TO_FILE}
+    details = kept.get(ifd.EXIF)
+    if isinstance(details, dict):
+        kept[ifd.EXIF] = {tag: entry for tag, entry in details.items() if tag not in _BOUND_TO_FILE}
     return ifd.block(kept | {ORIENTATION: ifd.Entry.of(ifd.SHORT, [1])}) if kept else None
 
 
@@ -177,7 +178,7 @@ def _ratio(pair: list[int]) -> float:
     return pair[0] / pair[1] if len(pair) == 2 and pair[1] else math.nan
 
 
-def _dpi(info: Mapping[str, Any]) -> tuple[float, float] | None:
+def _dpi(info: Mapping[Any, Any]) -> tuple[float, float] | None:
     try:
         across, down = (float(value) for value in info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):

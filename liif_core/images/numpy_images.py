@@ -3,7 +3,7 @@
 import numpy as np
 
 from liif_core.images.arrays import top
-from liif_core.images.picture import Picture
+from liif_core.images.picture import Picture, depth_of
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DTYPES = ("uint8", "uint16", "float32")
@@ -40,7 +40,7 @@ def picture_from_array(image: np.ndarray) -> Picture:
         color=pixels[..., :colors],
         alpha=pixels[..., colors] if channels > colors else None,
         mode=_MODES[channels],
-        span=(0.0, top(image.dtype.name)),
+        span=(0.0, top(depth_of(image))),
     )
 
 

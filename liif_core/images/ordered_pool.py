@@ -17,7 +17,7 @@ class InOrder:
 
     def __init__(self, pool: Executor, take: Callable[[Any], None]):
         self.pool, self.take = pool, take
-        self.due: deque[Future] = deque()
+        self.due: deque[Future[Any]] = deque()
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
         """Start ``work(*arguments)``; waits for earlier pieces where too many are under way."""

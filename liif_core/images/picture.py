@@ -1,7 +1,7 @@
-"""What an image file holds, once read: pixels, alpha and what travels with them."""
+"""A picture: the pixels, alpha and metadata of one image file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 from attrs import Factory, frozen
@@ -9,6 +9,14 @@ from attrs import Factory, frozen
 from liif_core.sizes import Size
 
 Depth = Literal["uint8", "uint16", "float32"]
+
+
+def depth_of(pixels: np.ndarray) -> Depth:
+    """The type of an array of pixels, by its numpy name. Raises ValueError for types that no picture has."""
+    for depth in get_args(Depth):
+        if pixels.dtype.name == depth:
+            return cast(Depth, depth)
+    raise ValueError(f"expected pixels of {', '.join(get_args(Depth))}, got {pixels.dtype}")
 
 
 @frozen
@@ -70,4 +78,4 @@ class Picture:
     @property
     def depth(self) -> Depth:
         """The type of one sample, by its numpy name."""
-        return self.color.dtype.name
+        return depth_of(self.color)

@@ -75,7 +75,7 @@ def picture_to_pillow(picture: Picture) -> Image.Image:
     image.__class__ = PictureImage
     assert isinstance(image, PictureImage)
     found = metadata.matching_icc(picture.metadata, channels)
-    image.info |= save_options(found, picture.size, "WEBP")  # under Pillow's usual names
+    image.info.update(save_options(found, picture.size, "WEBP"))  # under Pillow's usual names
     if found.dpi:
         image.info["dpi"] = found.dpi
     image.text = dict(found.text)

@@ -88,7 +88,7 @@ class TiffSink:
     def _directory(self) -> ifd.Directory:
         (height, width), samples, dtype = self.target.size, self.target.channels, self.held.dtype
         short, long, metadata = ifd.SHORT, ifd.LONG, self.target.metadata
-        own = {
+        own: dict[int, tuple[int, list[int] | bytes]] = {
             256: (long, [width]),
             257: (long, [height]),
             258: (short, [dtype.itemsize * 8] * samples),

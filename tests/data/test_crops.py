@@ -221,7 +221,7 @@ def test_paired_folders_that_cannot_be_trained_on_are_all_named(tmp_path):
     with pytest.raises(UserError) as caught:
         CropDataset(images, data, seed=0)
     assert [line[:1] for line in caught.value.problems] == ["b", "c", "d"]
-    assert "200 are more than the pixels of its HR crop, 8x8" in caught.value.problems[1]
+    assert "expected at most 64, as its HR crop has 8x8 pixels, got 200" in caught.value.problems[1]
 
 
 def test_from_files_to_batches_whatever_is_held(tmp_path):
@@ -232,7 +232,7 @@ def test_from_files_to_batches_whatever_is_held(tmp_path):
     sets = [open_images(data.images, memory_gb=memory, smallest=largest_crop(data)) for memory in (0.0, 1.0)]
     read, held = (list(batches(CropDataset(images, data, 0), 4, epoch=0)) for images in sets)
     assert same(read, held)
-    with pytest.raises(UserError, match="30x30 pixels are too few: crops of up to 31"):
+    with pytest.raises(UserError, match="30x30 pixels are too few for crops of up to 31"):
         open_images(data.images, smallest=31)
 
 

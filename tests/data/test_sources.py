@@ -82,7 +82,7 @@ def test_every_accepted_mode_becomes_gray_or_rgb(tmp_path):
 
 
 def test_channels_that_no_image_file_has(tmp_path):
-    with pytest.raises(UserError, match="model.channels: image files give 1 or 3, got 4"):
+    with pytest.raises(UserError, match="model.channels: image files have 1 or 3, got 4"):
         open_images(FolderSource(tmp_path), channels=4)
 
 
@@ -112,7 +112,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut.webp": (lambda p: cut(put(p, pixels(90, 90), lossless=True)), "broken or cut off"),
     "cut.tif": (lambda p: cut(put(p, pixels(90, 90))), "broken or cut off"),
     "nowhere.png": (lambda p: p.symlink_to(p.parent / "gone.png"), "there is no such file"),
-    "small.png": (lambda p: put(p, pixels(40, 8)), "8x40 pixels are too few: crops of up to 9"),
+    "small.png": (lambda p: put(p, pixels(40, 8)), "8x40 pixels are too few for crops of up to 9"),
 }
 
 
@@ -288,8 +288,8 @@ def test_what_is_wrong_with_pairs(tmp_path):
         f"{lr / '1.png'}: not an image",
         f"{lr / '3.png'}: transparent (mode RGBA)",
         f"{lr / '2.png'}: 30x10 pixels",
-        f"{lr / '0.png'}: 10x10 pixels are too few: crops of up to 11 are taken (data.patch",
-        f"{lr / '2.png'}: 30x10 pixels are too few: crops of up to 11 are taken (data.patch",
+        f"{lr / '0.png'}: 10x10 pixels are too few for crops of up to 11 (data.patch",
+        f"{lr / '2.png'}: 30x10 pixels are too few for crops of up to 11 (data.patch",
     ]
     shutil.rmtree(lr)
     lr.mkdir()
