@@ -1,4 +1,4 @@
-"""What importers of published checkpoints share: their ``args`` and ``sd``, in the published layers' names."""
+"""Helpers for importers of published checkpoints, which convert published arguments and state dicts to ours."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,9 +9,9 @@ State = dict[str, Tensor]
 
 
 def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], owner: str) -> State:
-    """Every parameter under our name; ``names`` says what a published layer, or a single parameter, is called here.
+    """A published state dict with our names. ``names`` maps published layers or single parameters to our names.
 
-    Raises ValueError for a parameter of no such layer.
+    Raises ValueError, which names ``owner``, for a parameter that ``names`` does not cover.
     """
     result = {}
     for name, value in state.items():
@@ -26,16 +26,20 @@ def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], owner: str) -
 
 
 def taken(state: State, name: str, owner: str) -> Tensor:
-    """A parameter, which is no longer in ``state`` then. Raises ValueError where it is missing."""
+    """Remove a parameter from ``state`` and return it. Raises ValueError, which names ``owner``, if it is missing."""
     if name not in state:
         raise ValueError(f"{owner} has a parameter {name!r}, which is missing")
     return state.pop(name)
 
 
 def take_encoder(
-    arguments: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Callable[..., tuple[dict, dict]]
+    arguments: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Callable[..., tuple[dict[str, Any], State]]
 ) -> tuple[dict[str, Any], State, State]:
-    """The ``[model.encoder]`` table, the encoder's state under our names, and what is left of the published state."""
+    """Convert the encoder of a published model.
+
+    ``encoder`` is the third argument of an importer's ``convert``. Returns the ``[model.encoder]`` table, the encoder's
+    state with our names, and the rest of the published state.
+    """
     part = {k.removeprefix("encoder."): value for k, value in state.items() if k.startswith("encoder.")}
     table, converted = encoder(arguments["encoder_spec"], part)
     rest = {k: value for k, value in state.items() if not k.startswith("encoder.")}
@@ -43,7 +47,7 @@ def take_encoder(
 
 
 def mlp_widths(arguments: Mapping[str, Any], network: str) -> list[int]:
-    """The hidden widths of a published MLP, ``network`` being "imnet" or so. Raises ValueError where it is none."""
+    """The hidden widths of a published MLP named ``network``, such as "imnet". Raises ValueError if it is no MLP."""
     spec = arguments[f"{network}_spec"]
     if spec["name"] != "mlp":
         raise ValueError(f"{network} {spec['name']!r}: only 'mlp' is known")
@@ -51,6 +55,6 @@ def mlp_widths(arguments: Mapping[str, Any], network: str) -> list[int]:
 
 
 def mlp_names(state: Mapping[str, Tensor], published: str, ours: str) -> dict[str, str]:
-    """For ``renamed``: the linear layers of a published MLP, which counted its activations too."""
+    """Names for ``renamed``: the linear layers of a published MLP, whose numbering includes its activations."""
     layers = {name.removeprefix(f"{published}.").split(".")[0] for name in state if name.startswith(f"{published}.")}
     return {f"{published}.{n}": f"{ours}.{int(n) // 2}" for n in layers if n.isdecimal() and int(n) % 2 == 0}

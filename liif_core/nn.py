@@ -1,7 +1,7 @@
-"""Building blocks that plugins share: fused linear layers, Fourier features, checks of conditions."""
+"""Building blocks for plugins: fused linear layers, Fourier features, and a check of conditions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -11,25 +11,26 @@ from torch import Tensor
 __all__ = ["expect_conditions", "fourier_features", "fused_linear", "phases", "y_then_x"]
 
 _FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-_AFTER = {"none": lambda x: x, "relu": torch.relu_, "gelu": F.gelu}
+_AFTER: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": torch.relu_, "gelu": F.gelu}
 
 
 def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Literal["none", "relu", "gelu"]) -> Tensor:
     """A linear layer and an activation: x (..., in) -> (..., out), with ``weight`` (out, in) and ``bias`` (out,).
 
-    On a CPU without autograd both run in one kernel of oneDNN, which saves two passes over the values.
+    On a CPU, where no gradient is recorded, both run in one oneDNN kernel, which saves two passes over the values.
     """
     fused = _FUSED and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and weight.is_contiguous()
     if fused and not torch.is_grad_enabled():
         flat = x.reshape(-1, x.shape[-1])
-        return torch.ops.mkldnn._linear_pointwise(flat, weight, bias, then, [], "none").view(*x.shape[:-1], -1)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(flat, weight, bias, then, [], "none")
+        return result.view(*x.shape[:-1], -1)
     return _AFTER[then](F.linear(x, weight, bias))
 
 
 def expect_conditions(given: Mapping[str, int], **expected: int) -> None:
-    """Check the conditions that a decoder is built with, name -> width, against those that its formula uses.
+    """Check the conditions that a decoder is built with, name -> width, against those that it uses.
 
-    Raises ValueError naming each difference.
+    For example, ``expect_conditions(conditions, coordinate=2, cell=2)``. Raises ValueError that names each difference.
     """
     wrong = [f"{name!r} is {given[name]} wide" for name, width in expected.items() if given.get(name, width) != width]
     wrong += [f"{name!r} would have no effect" for name in given if name not in expected]
@@ -47,16 +48,21 @@ def y_then_x(pairs: Tensor, dim: int = 0) -> Tensor:
 
 
 def phases(cell: Tensor, weight: Tensor) -> Tensor:
-    """Phases of a cell: (..., 2) -> (..., D / 2), a linear layer without bias, in float32 (LTE, section 3.2)."""
+    """Phases of a cell (LTE, section 3.2): (..., 2) -> (..., D / 2), a linear layer without bias, in float32.
+
+    LTE is Lee and Jin, Local Texture Estimator for Implicit Representation Function, CVPR 2022.
+    """
     with torch.autocast(cell.device.type, enabled=False):
         return F.linear(cell, weight.float())
 
 
 def fourier_features(amplitude: Tensor, frequency: Tensor, offset: Tensor, phase: Tensor) -> Tensor:
-    """Plane waves at a position: (..., D), amplitude * [cos(pi z), sin(pi z)], z = frequency_y * y + frequency_x * x + phase.
+    """Plane waves at a position (LTE, section 3.2): (..., D), float32.
+
+    amplitude * [cos(pi z), sin(pi z)], where z = frequency_y * y + frequency_x * x + phase.
 
     ``amplitude`` (..., D); ``frequency`` (..., D), all of y before all of x; ``offset`` (..., 2) (y, x) and ``phase``
-    (..., D / 2), or broadcastable. In float32: half precision has too few digits for an angle.
+    (..., D / 2), or broadcastable. Half precision has too few digits for an angle.
     """
     with torch.autocast(amplitude.device.type, enabled=False):
         y, x = frequency.float().chunk(2, dim=-1)

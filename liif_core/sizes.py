@@ -27,7 +27,10 @@ class Scale:
         if isinstance(value, Scale):
             return value
         pair = list(value) if isinstance(value, (list, tuple)) else [value, value]
-        numbers = [float(v) for v in pair if isinstance(v, Real) and not isinstance(v, bool)]
+        try:
+            numbers = [float(v) for v in pair if isinstance(v, Real) and not isinstance(v, bool)]
+        except OverflowError:  # of an integer
+            numbers = []
         if len(pair) != 2 or len(numbers) != 2 or not all(0 < v <= sys.float_info.max for v in numbers):
             raise ValueError(f"expected a positive number or a pair of them, got {value!r}")
         return cls(numbers[0], numbers[1])

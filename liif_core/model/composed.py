@@ -1,4 +1,4 @@
-"""The composed model: encoder, features, sampling, conditioning and decoder as one ``ContinuousModel``."""
+"""Composed models: encoder, features, sampling, conditionings and decoder as one ``ContinuousModel``."""
 
 import math
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from liif_core.model.composed_image import ComposedImage
 from liif_core.model.continuous import ContinuousModel, TilePlacement
+from liif_core.model.device import eval_mode
 from liif_core.model.frame import frame_of, padded, scaled_slice, without_cuts
 from liif_core.model.geometry import mirrored
 from liif_core.shapes import Float
@@ -18,7 +19,11 @@ Residual = Literal["none", "bilinear", "nearest"]
 
 
 class ComposedModel(ContinuousModel):
-    """An encoder, features, a sampling, conditionings and a decoder, put together."""
+    """A ``ContinuousModel`` that consists of an encoder, features, a sampling, conditionings and a decoder.
+
+    Each is a module that keeps its contract (see ``liif_core.model.protocols``). ``conditioning`` maps names to
+    modules. ``residual`` is the interpolation of the LR image that is added to the decoder's output.
+    """
 
     def __init__(
         self,
@@ -34,7 +39,7 @@ class ComposedModel(ContinuousModel):
         super().__init__()
         self.channels = channels
         self.residual = residual
-        self.encoder: Any = encoder  # Any: a module that also keeps its contract
+        self.encoder: Any = encoder  # Any: type checkers have no name for a module that keeps a contract
         self.features: Any = features
         self.sampling: Any = sampling
         self.conditioning = nn.ModuleList(conditioning.values())
@@ -44,20 +49,28 @@ class ComposedModel(ContinuousModel):
 
     @property
     def multiple_of(self) -> int:  # type: ignore[override]
-        return self.encoder.multiple_of
+        return int(self.encoder.multiple_of)
 
     @property
     def num_statistics(self) -> int | None:  # type: ignore[override]
-        return self.decoder.num_statistics
+        number: int | None = self.decoder.num_statistics
+        return number
 
     @property
     def halo(self) -> int | None:  # type: ignore[override]
-        if self.encoder.receptive_radius is None or self.decoder.radius is None:
+        if self._sees_whole_image:
             return None
-        codes = self.features.radius + self.decoder.radius + self.sampling.reach
-        unit = 0 if self.codes_per_pixel == (1, 1) else self.multiple_of  # twice: cuts are moved to whole codes
+        codes: int = self.features.radius + self.decoder.radius + self.sampling.reach
+        # where codes are no pixels, ``encode`` may remove this many pixels more at a cut
+        unit = 0 if set(self.codes_per_pixel) == {1} else self.multiple_of
         # one more pixel: a query between two pixels may be nearest to either, and a bilinear residual reads both
-        return self.encoder.receptive_radius + math.ceil(codes / min(self.codes_per_pixel)) + 2 * unit + 1
+        radius: int = self.encoder.receptive_radius
+        return radius + math.ceil(codes / min(self.codes_per_pixel)) + 2 * unit + 1
+
+    @property
+    def _sees_whole_image(self) -> bool:
+        """Whether a color depends on the image at any distance."""
+        return self.encoder.receptive_radius is None or self.decoder.radius is None
 
     @property
     def codes_per_pixel(self) -> tuple[Fraction, Fraction]:
@@ -65,12 +78,8 @@ class ComposedModel(ContinuousModel):
         if self._codes_per_pixel is None:
             side = math.lcm(8, self.multiple_of)
             parameter = next(self.parameters(), torch.zeros(0))
-            training = self.training
-            self.eval()
-            with torch.no_grad():
-                signal = parameter.new_zeros(1, self.channels, side, side)
-                grid = self.features(self.encoded(signal)).grid
-            self.train(training)
+            with eval_mode(self), torch.no_grad():
+                grid = self.features(self.encoder(parameter.new_zeros(1, self.channels, side, side))).grid
             self._codes_per_pixel = Fraction(grid[0], side), Fraction(grid[1], side)
         return self._codes_per_pixel
 
@@ -80,16 +89,11 @@ class ComposedModel(ContinuousModel):
         signal = (image.float() - 0.5) / 0.5
         size = signal.shape[-2], signal.shape[-1]
         tile = TilePlacement(size, 0, 0) if placement is None else placement
-        encoded = self.encoded(signal)
-        if (encoded.shape[-2], encoded.shape[-1]) == size:
-            unit, per_pixel = 1, (Fraction(1), Fraction(1))
-        else:
-            unit, per_pixel = (
-                self.multiple_of,
-                tuple(Fraction(codes, padded(side, self.multiple_of)) for codes, side in zip(encoded.shape[-2:], size)),
-            )
+        encoded, unit = self._encoded(signal)
         if placement is not None:
-            margin = -(-(self.encoder.receptive_radius or 0) // unit) * unit
+            # where the halo is None, tiles are approximate at their cuts, and nothing is gained by removing these
+            margin = 0 if self._sees_whole_image else padded(self.encoder.receptive_radius, unit)
+            per_pixel = [Fraction(codes, padded(side, unit)) for codes, side in zip(encoded.shape[-2:], size)]
             tile, rows, columns = without_cuts(tile, size, margin, unit)
             encoded = encoded[:, :, scaled_slice(rows, per_pixel[0]), scaled_slice(columns, per_pixel[1])]
             signal = signal[:, :, rows, columns]
@@ -100,12 +104,18 @@ class ComposedModel(ContinuousModel):
     def encoded(self, signal: Float[Tensor, "B channels h w"]) -> Float[Tensor, "B C y x"]:
         """Features of a normalized image in [-1, 1], which is padded to ``multiple_of`` by mirroring.
 
-        (B, C, h, w) where the encoder keeps the resolution; else at its own, of the padded image.
+        (B, C, h, w) where the encoder keeps the resolution; else features of the padded image.
         """
+        return self._encoded(signal)[0]
+
+    def _encoded(self, signal: Float[Tensor, "B channels h w"]) -> tuple[Float[Tensor, "B C y x"], int]:
+        """``encoded``, and the multiple, in pixels, that the sides of the area it covers are padded to."""
         height, width = signal.shape[-2:]
         for dim, side in ((2, height), (3, width)):
             wanted = padded(side, self.multiple_of)
             if side != wanted:
                 signal = signal.index_select(dim, mirrored(side, wanted).to(signal.device))
         encoded = self.encoder(signal.contiguous(memory_format=torch.channels_last))
-        return encoded[:, :, :height, :width] if encoded.shape[-2:] == signal.shape[-2:] else encoded
+        if encoded.shape[-2:] == signal.shape[-2:]:
+            return encoded[:, :, :height, :width], 1
+        return encoded, self.multiple_of

@@ -1,4 +1,4 @@
-"""The continuous image that a composed model makes: codes, prepared maps, and how queries are decoded."""
+"""The continuous image of a composed model: latent codes, prepared maps, and the decoding of queries."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,13 @@ from liif_core.sizes import Size
 if TYPE_CHECKING:
     from liif_core.model.composed import ComposedModel
 
-CACHE = 2 << 20  # bytes gathered for the queries decoded at once on a CPU: about what its caches hold (see benchmarks/)
+CACHE = 2 << 20  # bytes gathered for one call of ``decode`` on a CPU: about the size of its caches (see benchmarks/)
 
-_Decodable = tuple[Sites, dict[str, Tensor]]  # queries: the codes that they read, and their conditions
+_Chunk = tuple[Sites, dict[str, Tensor]]  # queries as the decoder receives them: sites and conditions
 
 
 class ComposedImage(ContinuousImage):
-    """What ``ComposedModel.encode`` returns. Holds the codes, and the maps that the decoder prepared of them."""
+    """What ``ComposedModel.encode`` returns: the latent codes, and the maps that the decoder prepared from them."""
 
     def __init__(self, model: "ComposedModel", tile: TilePlacement, field: LatentField, frame: Frame):
         self.model = model
@@ -38,31 +38,31 @@ class ComposedImage(ContinuousImage):
         self._prepared: tuple[Any, Maps] | None = None
 
     def query(self, where: Query | Tensor, cell: Tensor | None = None, statistics: Statistics = ()) -> Tensor:
-        query = self._as_query(where, cell)
-        maps, parts = self._decodable(query)
+        query = self.as_query(where, cell, len(self.field.image))
+        maps, chunks = self._decodable(query)
         decoder = self.model.decoder
         if isinstance(decoder, GlobalDecoder) and decoder.num_statistics:
             known = self._known(statistics)
-            while len(parts) > 1 and len(known) < decoder.num_statistics:
-                known = decoder.with_statistic(known, self._mean(maps, parts, known))
-            colors = [decoder.decode(maps, sites, conditions, known) for sites, conditions in parts]
+            while len(chunks) > 1 and len(known) < decoder.num_statistics:
+                known = decoder.with_statistic(known, self._mean(maps, chunks, known))
+            colors = [decoder.decode(maps, sites, conditions, known) for sites, conditions in chunks]
         else:
-            colors = [decoder.decode(maps, sites, conditions) for sites, conditions in parts]
-        result = (colors[0] if len(parts) == 1 else torch.cat(colors, dim=1).unflatten(1, query.shape)).float()
+            colors = [decoder.decode(maps, sites, conditions) for sites, conditions in chunks]
+        result = (colors[0] if len(chunks) == 1 else torch.cat(colors, dim=1).unflatten(1, query.shape)).float()
         if self.model.residual != "none":
             result = result + self._residual(query)
         return result * 0.5 + 0.5
 
     def partial_statistic(self, query: Query, statistics: Statistics) -> Tensor:
-        maps, parts = self._decodable(query)
-        return self._mean(maps, parts, self._known(statistics))
+        maps, chunks = self._decodable(query)
+        return self._mean(maps, chunks, self._known(statistics))
 
     def held_bytes(self) -> int:
         prepared = self._prepared[1].values() if self._prepared else ()
         return sum(tensor.nbytes for tensor in (self.field.image, self.field.features, *prepared))
 
     def maps(self, cell: Float[Tensor, "b *q 2"]) -> Maps:
-        """What the decoder prepares: once per image, or once per image and cell if it is scale dependent.
+        """What the decoder prepared: once per image, or once per image and cell if it is scale dependent.
 
         Raises ValueError if it is scale dependent and an image has several cells.
         """
@@ -80,16 +80,16 @@ class ComposedImage(ContinuousImage):
             known = self.model.decoder.with_statistic(known, statistic)
         return known
 
-    def _mean(self, maps: Maps, parts: list[_Decodable], known: Known) -> Tensor:
-        """The next statistic of the queries in ``parts``."""
+    def _mean(self, maps: Maps, chunks: list[_Chunk], known: Known) -> Tensor:
+        """The next statistic of the queries in ``chunks``."""
         mean = RunningMean()
-        for sites, conditions in parts:
+        for sites, conditions in chunks:
             partial = self.model.decoder.partial_statistic(maps, sites, conditions, known)
             mean.add(partial, math.prod(sites.index.shape[2:]))
         return mean.value()
 
-    def _decodable(self, query: Query) -> tuple[Maps, list[_Decodable]]:
-        """What the decoder is given for a query: on a CPU in parts that its caches hold, where queries allow it."""
+    def _decodable(self, query: Query) -> tuple[Maps, list[_Chunk]]:
+        """The arguments of ``decode`` for a query; on a CPU, without gradients, in chunks that fit its caches."""
         model = self.model
         if self.frame.size != self.size:
             query = _in_frame(query, self.size, self.frame.size)
@@ -100,13 +100,13 @@ class ComposedImage(ContinuousImage):
             sites = evolve(sites, index=index)
         maps = self.maps(query.cell)
         count = self._decoded_at_once(maps)
-        whole = self.device.type != "cpu" or self.num_statistics is None or torch.is_grad_enabled()
-        if whole or math.prod(query.shape) <= count:
+        in_one = self.device.type != "cpu" or self.num_statistics is None or torch.is_grad_enabled()
+        if in_one or math.prod(query.shape) <= count:
             return maps, [(sites, conditions)]
         return maps, list(_split(sites, conditions, query.shape, count))
 
     def _decoded_at_once(self, maps: Maps) -> int:
-        """How many queries to decode at once on a CPU."""
+        """How many queries one call of ``decode`` has on a CPU."""
         gathered = sum(values.shape[-1] for values in maps.values())
         return max(128, CACHE // (4 * gathered * self.model.sampling.neighbours)) if gathered else QUERY_CHUNK
 
@@ -115,7 +115,7 @@ class ComposedImage(ContinuousImage):
         return {name: module(query, sites, grid) for name, module in zip(model.condition_names, model.conditioning)}
 
     def _image_conditions(self, cell: Float[Tensor, "b 2"]) -> "_ImageConditions":
-        """The conditions of scope "image", which are those of any one query with this cell."""
+        """The conditions of scope "image", computed for one query with this cell."""
         center = Query.points(cell.new_zeros(len(cell), 1, 2), cell.unsqueeze(1))
         sites = self.model.sampling(center, self.frame.grid)
         model = self.model
@@ -126,16 +126,6 @@ class ComposedImage(ContinuousImage):
                 if module.scope == "image"
             }
         )
-
-    def _as_query(self, where: Query | Tensor, cell: Tensor | None) -> Query:
-        if isinstance(where, Query):
-            return where
-        if cell is None:
-            raise ValueError("cell: needed with coordinates: the height and width of the queried pixels")
-        batch = len(self.field.image)
-        if where.ndim < 3 or where.shape[0] not in (1, batch) or where.shape[-1] != 2:
-            raise ValueError(f"coord: expected ({batch}, N, 2), got {tuple(where.shape)}")
-        return Query.points(where.to(self.device), cell.to(self.device))
 
     def _residual(self, query: Query) -> Tensor:
         image, (index, weight) = self.field.image, pixels_around(query, self.size, self.model.residual)
@@ -153,7 +143,7 @@ class _ImageConditions(dict[str, Tensor]):
 
 
 def _in_frame(query: Query, size: Size, frame: Size) -> Query:
-    """A query in coordinates of an image of ``size``, in those of that image padded to ``frame``."""
+    """A query of an image of ``size``, in the coordinates of that image padded to ``frame``."""
     ratio = [side / padded for side, padded in zip(size, frame)]
     y, x = ((place + 1) * share - 1 for place, share in zip(query.places, ratio))
     cell = query.cell * query.cell.new_tensor(ratio)
@@ -163,27 +153,27 @@ def _in_frame(query: Query, size: Size, frame: Size) -> Query:
 
 
 def _own_index(index: Int[Tensor, "*any"], width: int, own: int, top: int, left: int) -> Int[Tensor, "*any"]:
-    """Indices in a grid of ``width``, as indices in a part of it that is ``own`` wide and begins at (top, left)."""
+    """Indices into a grid of ``width``, as indices into a part of it that begins at (top, left) and is ``own`` wide."""
     skipped = top * own + left
     return index - (index // width * (width - own) + skipped if own != width else skipped)
 
 
 def _one_cell(cell: Float[Tensor, "b *q 2"]) -> Float[Tensor, "b 2"]:
-    """The cell of each image. Raises ValueError where an image has several."""
+    """The cell of each image. Raises ValueError if an image has several."""
     cells = cell.reshape(len(cell), -1, 2)
     if (cells != cells[:, :1]).any():
         raise ValueError("cell: this decoder prepares an image for one cell at a time; query one cell per call")
     return cells[:, 0]
 
 
-def _split(sites: Sites, conditions: Mapping[str, Tensor], shape: tuple[int, ...], count: int) -> Iterator[_Decodable]:
-    """Queries of ``shape``, flattened, ``count`` at a time."""
+def _split(sites: Sites, conditions: Mapping[str, Tensor], shape: tuple[int, ...], count: int) -> Iterator[_Chunk]:
+    """Queries of ``shape``, flattened, in chunks of ``count``."""
     sites = Sites(_flat(sites.index, shape), _flat(sites.offset, shape), _flat(sites.weight, shape))
     conditions = {name: _flat(values, shape) for name, values in conditions.items()}
     for first in range(0, math.prod(shape), count):
-        part = slice(first, first + count)
-        own = Sites(sites.index[:, :, part], sites.offset[:, :, part], sites.weight[:, :, part])
-        yield own, {name: values[:, :, part] for name, values in conditions.items()}
+        chunk = slice(first, first + count)
+        own = Sites(sites.index[:, :, chunk], sites.offset[:, :, chunk], sites.weight[:, :, chunk])
+        yield own, {name: values[:, :, chunk] for name, values in conditions.items()}
 
 
 def _flat(values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,8 +1,8 @@
 """Continuous models and images: encode once, then query colors at any position.
 
 Trainer, evaluator, renderer and exporter use ``ContinuousModel.encode`` and ``ContinuousImage.query`` only.
-``num_statistics`` says how the colors of an image depend on each other: where it is a number above 0, through so many
-means over all queries, which ``ContinuousImage.partial_statistic`` computes chunk by chunk.
+``num_statistics`` says how the colors of an image depend on each other. Where it is a number above 0, they depend on
+that many means over all queries, which ``ContinuousImage.partial_statistic`` computes chunk by chunk.
 """
 
 from abc import ABC, abstractmethod
@@ -23,35 +23,41 @@ if TYPE_CHECKING:
 
 Statistics = tuple[Tensor, ...]  # means over all queries of an image, (B, ...) each, in the order they depend on
 
-QUERY_CHUNK = 1 << 15  # queries handled at once on a CPU: what is not decoding is done for all of them together
-DEVICE_QUERY_CHUNK = 1 << 18  # queries handled at once elsewhere
+QUERY_CHUNK = 1 << 15  # queries in one call of ``query`` on a CPU, where decoding divides them further
+DEVICE_QUERY_CHUNK = 1 << 18  # the same on other devices
 
 
 class RunningMean:
-    """The mean over a set that comes in parts, summed in double precision."""
+    """The mean over a set whose parts are added one by one; the sum is in double precision."""
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
         self._count = 0
 
     def add(self, mean: Tensor, count: int) -> None:
-        """Add a part: its own mean, and how many elements it has."""
+        """Add a part of ``count`` elements with the given mean."""
         total = mean.double().cpu() * count  # on the CPU: not every device has doubles
         self._sum = total if self._sum is None else self._sum + total
         self._count += count
         self._like = mean
 
     def value(self) -> Tensor:
-        """The mean of all parts, on their device and of their type."""
+        """The mean over all parts, with the device and type of the last one."""
         assert self._sum is not None, "no part was added"
         return (self._sum / self._count).to(self._like)
 
 
 @frozen
 class TilePlacement:
-    """Where a tile, encoded by itself, lies in the image that it was cut from."""
+    """Where a tile lies in the image that it is a part of.
 
-    size: Size  # (h, w) of the whole image
+    Args:
+        size: (h, w) of the whole image, in pixels.
+        top: the whole image's row that is the tile's first row; a multiple of the model's ``multiple_of``.
+        left: the whole image's column that is the tile's first column; also a multiple.
+    """
+
+    size: Size
     top: int
     left: int
 
@@ -62,8 +68,8 @@ class ContinuousImage(ABC):
     size: Size  # (h, w) of the encoded image; of a tile, the size of the whole image
     channels: int
     device: torch.device
-    num_statistics: int | None = 0  # as the model's
-    _of_whole: tuple[object, Statistics] | None = None  # statistics of a whole grid, kept for its next region
+    num_statistics: int | None = 0  # as of the model
+    _kept_statistics: tuple[object, Statistics] | None = None  # of a whole grid, for the next region of it
 
     @abstractmethod
     def query(self, where: Query | Tensor, cell: Tensor | None = None, statistics: Statistics = ()) -> Tensor:
@@ -77,21 +83,35 @@ class ContinuousImage(ABC):
         Raises ValueError for shapes that do not fit, and for several cells where the model accepts one per image.
         """
 
-    def partial_statistic(self, query: Query, statistics: Statistics) -> Float[Tensor, "B *any"]:
-        """Statistic number ``len(statistics)``, which may depend on those before it: its mean over a query."""
-        raise NotImplementedError(f"{type(self).__name__} declares statistics and does not compute them")
+    def as_query(self, where: Query | Tensor, cell: Tensor | None, batch: int) -> Query:
+        """The arguments of ``query`` as a Query on this image's device; for use in subclasses.
+
+        ``batch`` is the number of images. Raises ValueError for coordinates without a cell, and for shapes that do not
+        fit.
+        """
+        if isinstance(where, Query):
+            return where
+        if cell is None:
+            raise ValueError("cell: needed with coordinates: the height and width of the queried pixels")
+        if where.ndim < 3 or where.shape[0] not in (1, batch) or where.shape[-1] != 2:
+            raise ValueError(f"coord: expected ({batch}, N, 2), got {tuple(where.shape)}")
+        return Query.points(where.to(self.device), cell.to(self.device))
+
+    def partial_statistic(self, query: Query, statistics: Statistics) -> Float[Tensor, "B ..."]:
+        """The mean over ``query`` of statistic number ``len(statistics)``, which may depend on those before it."""
+        raise NotImplementedError(f"{type(self).__name__} declares num_statistics and has no partial_statistic")
 
     def held_bytes(self) -> int:
-        """The memory that codes and prepared maps take, in bytes; 0 if unknown."""
+        """Bytes that this image keeps: latent codes, and what was prepared from them. 0 if unknown."""
         return 0
 
     def render(self, size: Size, region: Region | None = None, clamp: bool = False) -> Float[Tensor, "B channels H W"]:
         """The image at any ``size`` = (H, W), float32, in [0, 1] space.
 
-        ``region`` (top, left, bottom, right), in pixels of the encoded image, fractions allowed, renders that part. It
-        shows what the whole image shows there, also where colors depend on all queries; the statistics of the whole
-        image are then computed first, once for all regions of the same scale. Values may leave [0, 1] slightly unless
-        ``clamp``. The result does not depend on the size of query chunks.
+        ``region`` (top, left, bottom, right), in pixels of the encoded image, fractions allowed, is the part to render;
+        ``size`` is then its size. The colors are those of the whole image, also where they depend on all queries: the
+        statistics of the whole image are then computed first, once for all regions of the same scale. Values may leave
+        [0, 1] slightly unless ``clamp``.
 
         Raises ValueError for an empty size or region.
         """
@@ -112,10 +132,12 @@ class ContinuousImage(ABC):
         chunk_size: int | None = None,
         statistics: Statistics = (),
     ) -> Float[Tensor, "B channels H W"]:
-        """Colors of a pixel grid.
+        """Colors of a pixel grid, float32, in [0, 1] space, not clamped.
 
-        ``chunk_size`` is the number of queries handled at once; where ``num_statistics`` is None, all are. Unless
-        ``num_statistics`` is 0, this grid is the whole set of queries, or ``statistics`` are those of the whole set.
+        ``rows`` and ``columns`` are coordinates in [-1, 1], and ``cell`` is the (height, width) of a pixel. One call of
+        ``query`` has at most ``chunk_size`` queries, which does not change the result; where ``num_statistics`` is
+        None, it has all. Unless ``num_statistics`` is 0, this grid is the whole set of queries, or ``statistics`` are
+        those of the whole set.
         """
         size, output = (len(rows), len(columns)), None
         queries = list(self._chunks(rows, columns, cell, chunk_size))
@@ -155,23 +177,23 @@ class ContinuousImage(ABC):
             yield down, across, Query.grid(rows[down], columns[across], cell)
 
     def _whole_statistics(self, size: Size, region: Region, cell: Tensor) -> Statistics:
-        """The statistics of the grid over the whole image that a region of ``size`` pixels is cut from."""
+        """The statistics of the grid over the whole image that a region of ``size`` pixels is a part of."""
         whole = grid_over_image(size, self.size, region)
         key = (whole, *cell.tolist())
-        if self._of_whole is None or self._of_whole[0] != key:
+        if self._kept_statistics is None or self._kept_statistics[0] != key:
             rows, columns, _ = region_axes(whole, self.size, None)
-            self._of_whole = key, self.grid_statistics(rows, columns, cell)
-        return self._of_whole[1]
+            self._kept_statistics = key, self.grid_statistics(rows, columns, cell)
+        return self._kept_statistics[1]
 
 
 class ContinuousModel(nn.Module, ABC):
     """Turns images into continuous images."""
 
-    channels: int  # of the images that it takes and returns
+    channels: int  # of its images, input and output
     multiple_of: int = 1  # a tile's top and left must be multiples of this
-    halo: int | None = None  # pixels around a position that its color depends on; None: the whole image
-    num_statistics: int | None = 0  # means over all queries that colors depend on; None: query everything in one call
-    trained_scale: tuple[float, float] | None = None  # the range of scales it was trained on, where that is known
+    halo: int | None = None  # how many pixels away the image can change a color; None: the whole image
+    num_statistics: int | None = 0  # number of means over all queries that colors depend on; None: one call for all
+    trained_scale: tuple[float, float] | None = None  # smallest and largest scale in training; None: unknown
 
     @abstractmethod
     def encode(self, image: Float[Tensor, "B channels h w"], placement: TilePlacement | None = None) -> ContinuousImage:
@@ -219,8 +241,9 @@ class ContinuousModel(nn.Module, ABC):
             gradient, or a model whose parameters do, gives a differentiable result, computed in one piece; call
             ``upscale`` under ``torch.no_grad()`` to render such a model in tiles.
 
-        Raises TypeError or ValueError that names the argument, what was expected and what was given. Warns about a scale
-        outside ``trained_scale``, about metadata that could not be kept, and where tiles make the result approximate.
+        Raises TypeError or ValueError that names the argument, what was expected and what was given. Warns about a
+        scale outside ``trained_scale``, about metadata that could not be kept, and where tiles make the result
+        approximate.
 
         Example:
             >>> model = liif_core.load("best.safetensors")

@@ -1,6 +1,7 @@
-"""Which device, and in which precision."""
+"""Devices, precision, and evaluation mode."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 
 import torch
@@ -38,13 +39,25 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Puts a model in evaluation mode, and afterwards every module of it back in the mode that it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def precision_problems(name: str) -> list[str]:
     """What is wrong with a --precision, as lines for the user: nothing, or one."""
     known = ("float32", *_DTYPES)
     return [] if name in known else [f"--precision {name}: expected {', '.join(known[:-1])} or {known[-1]}"]
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context for matrix products in ``precision``: "float32", "bf16" or "fp16".
 
     Raises UserError for another name, and for half precision on a CPU.

@@ -1,4 +1,4 @@
-"""Where the codes of a tile lie in the grid of codes of the whole image."""
+"""The position of a tile's codes in the grid of codes of the whole image."""
 
 from fractions import Fraction
 
@@ -10,33 +10,30 @@ from liif_core.sizes import Size
 
 @frozen
 class Frame:
-    """How the grid of codes of a field lies in that of the whole image.
+    """The grid of codes of the whole image, and where the codes of a field begin in it."""
 
-    ``size`` is the part of the plane that the whole grid covers, in pixels: that of the image, or more where it was
-    padded for an encoder that changes resolution.
-    """
-
-    size: Size
-    grid: Size  # codes of the whole image
-    top: int  # of the field's own codes in that grid
+    size: Size  # pixels that the whole grid covers: the image, padded where an encoder changes resolution
+    grid: Size  # rows and columns of codes of the whole image
+    top: int  # row of that grid that is the field's first row
     left: int
 
 
 def padded(side: int, multiple: int) -> int:
-    """The next multiple of ``multiple`` from ``side``."""
+    """The smallest multiple of ``multiple`` that is at least ``side``."""
     return -(-side // multiple) * multiple
 
 
 def scaled_slice(pixels: slice, per_pixel: Fraction) -> slice:
-    """A slice of pixels as a slice of codes; open at the end, where padding may follow."""
+    """A slice of pixels as a slice of codes. One that is open at the end stays open, since padding may follow."""
     stop = None if pixels.stop is None else int(pixels.stop * per_pixel)
     return slice(int(pixels.start * per_pixel), stop)
 
 
 def without_cuts(tile: TilePlacement, own: Size, margin: int, unit: int) -> tuple[TilePlacement, slice, slice]:
-    """A tile without ``margin`` pixels at its cuts, where its codes differ from those of the whole image.
+    """A tile of ``own`` pixels without the ``margin`` pixels at its cuts, and its remaining rows and columns.
 
-    Its sides at cuts become multiples of ``unit``, so that whole codes are left.
+    A cut is a side of the tile that is no side of the image; codes near it differ from those of the whole image. Cuts
+    move to multiples of ``unit`` pixels, so that whole codes remain.
     """
     starts = [margin if start > 0 else 0 for start in (tile.top, tile.left)]
     stops = [
@@ -48,12 +45,10 @@ def without_cuts(tile: TilePlacement, own: Size, margin: int, unit: int) -> tupl
 
 
 def frame_of(tile: TilePlacement, own: Size, codes: Size, unit: int) -> Frame:
-    """The frame of a field of ``codes`` made from a tile of ``own`` pixels, which was padded to multiples of ``unit``.
+    """The frame of a field of ``codes`` for a tile of ``own`` pixels, padded to multiples of ``unit``.
 
     Raises ValueError where the codes of a tile do not lie on the grid of the whole image.
     """
-    if codes == own:
-        return Frame(tile.size, tile.size, tile.top, tile.left)
     covered = [padded(side, unit) for side in own]
     whole = [padded(side, unit) for side in tile.size]
     grid = [Fraction(count * side, part) for count, side, part in zip(codes, whole, covered)]

@@ -1,4 +1,4 @@
-"""Pixels and coordinates: the only place that knows the convention.
+"""Pixels and coordinates: the convention is stated here only.
 
 A coordinate is (y, x) in [-1, 1], where -1 and 1 are the outer edges of the image
 (``align_corners=False``): the center of pixel i of n lies at -1 + (2 i + 1) / n.
@@ -17,8 +17,9 @@ from liif_core.sizes import Region, Size
 def pixel_centers(count: int, start: float = -1.0, stop: float = 1.0) -> Tensor:
     """(count,) float32: the centers of ``count`` equal cells between two coordinates.
 
-    In the published code's order of float32 operations: at odd scales the queries of the last row and column lie at a
-    code's own center, where the areas of the local ensemble vanish and only rounding says how they weigh.
+    The float32 operations are in the order of LIIF's published code: at odd scales the queries of the last row and
+    column lie at the center of a code, where the areas of the local ensemble vanish and only rounding determines its
+    weights.
     """
     half = (stop - start) / (2 * count)
     return (start + half) + (2 * half) * torch.arange(count, dtype=torch.float32)
@@ -29,7 +30,7 @@ def make_coord(
 ) -> Tensor:
     """Pixel-center coordinates of a grid: (*shape, len(shape)), or (prod(shape), len(shape)) if ``flatten``.
 
-    ``ranges`` gives (start, stop) per axis where they are not (-1, 1).
+    ``ranges`` are (start, stop) for each axis; default (-1, 1).
     """
     ranges = [(-1.0, 1.0)] * len(shape) if ranges is None else ranges
     axes = [pixel_centers(n, start, stop) for n, (start, stop) in zip(shape, ranges)]
@@ -38,7 +39,7 @@ def make_coord(
 
 
 def to_pixel_samples(image: Tensor) -> tuple[Tensor, Tensor]:
-    """An image (c, h, w) as points: coordinates (h * w, 2) and values (h * w, c)."""
+    """An image (c, h, w) as points: pixel-center coordinates (h * w, 2) and values (h * w, c), row by row."""
     coord = make_coord(image.shape[-2:])
     return coord.to(image.device), image.reshape(image.shape[0], -1).permute(1, 0)
 
@@ -48,31 +49,33 @@ def cell_of(size: Size) -> Tensor:
     return torch.tensor([2 / size[0], 2 / size[1]], dtype=torch.float32)
 
 
-def region_axes(size: Size, within: Size, region: Region | None) -> tuple[Tensor, Tensor, Tensor]:
+def region_axes(size: Size, image_size: Size, region: Region | None) -> tuple[Tensor, Tensor, Tensor]:
     """Rows (H,), columns (W,) and cell (2,) of a grid of ``size`` over a part of an image.
 
-    ``region`` is (top, left, bottom, right) in pixels of the image, whose size is ``within``; None is all of it. Where
-    it is cut between the pixels of a larger grid over the whole image, the values are that grid's own.
-    Raises ValueError for an empty region.
+    ``region`` is (top, left, bottom, right) in pixels of the image; None is all of it. Where its edges lie between
+    pixels of a larger grid over the whole image, the values equal those of that grid. Raises ValueError for an empty
+    region.
     """
-    top, left, bottom, right = region or (0, 0, *within)
+    top, left, bottom, right = region or (0, 0, *image_size)
     if not (-math.inf < top < bottom < math.inf and -math.inf < left < right < math.inf):
         raise ValueError(f"region {region}: expected finite numbers, top above bottom, and left before right")
-    spans = ((top, bottom, within[0]), (left, right, within[1]))
+    spans = ((top, bottom, image_size[0]), (left, right, image_size[1]))
     rows, columns = (_region_axis(n, *span) for n, span in zip(size, spans))
     cell = [2 * (b - a) / (n * side) for n, (a, b, side) in zip(size, spans)]
     return rows, columns, torch.tensor(cell, dtype=torch.float32)
 
 
-def grid_over_image(size: Size, within: Size, region: Region) -> Size:
-    """The grid over a whole image, of size ``within``, that a region of ``size`` pixels is cut from; the nearest to it
-    where the region's edges lie in pixels."""
-    spans = (region[2] - region[0], region[3] - region[1])
-    return tuple(max(1, round(n * side / span)) for n, side, span in zip(size, within, spans))
+def grid_over_image(size: Size, image_size: Size, region: Region) -> Size:
+    """The size of the grid over a whole image that a region of ``size`` output pixels is a part of.
+
+    Where the region's edges do not lie between pixels of such a grid, the nearest size.
+    """
+    height, width = region[2] - region[0], region[3] - region[1]
+    return max(1, round(size[0] * image_size[0] / height)), max(1, round(size[1] * image_size[1] / width))
 
 
 def _region_axis(count: int, start: float, stop: float, side: int) -> Tensor:
-    whole = count * side / (stop - start)  # pixels of the grid over the whole side that this is a part of
+    whole = count * side / (stop - start)  # pixels of the grid over the whole side
     first = start * whole / side
     if max(abs(whole - round(whole)), abs(first - round(first))) < 1e-6 and 0 <= round(first) <= round(whole) - count:
         return pixel_centers(round(whole))[round(first) : round(first) + count]
@@ -80,7 +83,7 @@ def _region_axis(count: int, start: float, stop: float, side: int) -> Tensor:
 
 
 def chunks_of(size: Size, limit: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a grid into chunks of at most ``limit`` pixels: whole rows where one fits, else parts of a row."""
+    """Divide a grid into chunks of at most ``limit`` pixels: whole rows if one fits, else parts of a row."""
     height, width = size
     across = min(width, limit)
     down = max(1, limit // across)
@@ -90,7 +93,7 @@ def chunks_of(size: Size, limit: int) -> Iterator[tuple[slice, slice]]:
 
 
 def mirrored(count: int, padded: int) -> Tensor:
-    """(padded,) int64: indices that continue 0 .. count - 1 by mirroring at its ends, for any lengths from 1."""
+    """(padded,) int64: the indices 0 .. count - 1, continued by mirroring without repeating the edge, to any length."""
     period = max(1, 2 * (count - 1))
     place = torch.arange(padded) % period
     return torch.minimum(place, period - place) if count > 1 else torch.zeros(padded, dtype=torch.int64)

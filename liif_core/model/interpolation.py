@@ -1,4 +1,4 @@
-"""Interpolation of the LR image at a query, which a composed model may add to the decoder's output."""
+"""Interpolation of the LR image at a query: the residual that a composed model may add to the decoder's output."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from liif_core.sizes import Size
 
 
 def pixels_around(query: Query, size: Size, kind: str) -> tuple[Tensor, Tensor]:
-    """The pixels of an image of ``size`` that a query is interpolated from: index and weight, (P, B or 1, *Q).
+    """The pixels of an image of ``size`` that interpolation at a query reads: index and weight, (P, B or 1, *Q).
 
     ``kind``: "nearest" (P = 1) or "bilinear" (P = 4). Positions outside the image are moved to its border.
     """
@@ -19,7 +19,7 @@ def pixels_around(query: Query, size: Size, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def _pixel(place: Tensor, count: int) -> Tensor:
-    """Coordinates as pixel numbers, fractions between; what lies outside is moved to the border."""
+    """Coordinates as fractional pixel numbers, clamped to the image."""
     return (((place + 1) * count - 1) / 2).clamp(0, count - 1)
 
 

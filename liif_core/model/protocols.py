@@ -1,4 +1,4 @@
-"""The contracts (version 3): what encoder, features, sampling, conditioning and decoder promise each other.
+"""The contracts, version 3, of encoder, features, sampling, conditioning and decoder.
 
 Symbols in shapes: ``B`` images; ``K`` neighbours; ``C`` channels; ``h w`` the grid of latent codes; ``Q`` the shape of
 a query: (N,) for scattered points, (H, W) for a part of a pixel grid. Where ``B`` may also be 1, the axis is ``b``:
@@ -26,7 +26,7 @@ from liif_core.sizes import Size
 class Query:
     """The positions at which colors are wanted. Make one with ``points`` or ``grid``."""
 
-    cell: Float[Tensor, "b *q 2"]  # height and width of each queried pixel; axes of Q may be 1
+    cell: Float[Tensor, "b *q 2"]  # height and width of each queried pixel; axes of q may be 1 where those of Q are not
     _coord: Tensor | None
     axes: tuple[Tensor, Tensor] | None  # rows (H,) and columns (W,) of a pixel grid
 
@@ -46,7 +46,7 @@ class Query:
 
     @classmethod
     def grid(cls, rows: Float[Tensor, " H"], columns: Float[Tensor, " W"], cell: Float[Tensor, " 2"]) -> "Query":
-        """A pixel grid, or a part of one: ``rows`` (H,), ``columns`` (W,), one ``cell`` (2,); the same for every image."""
+        """A pixel grid, or a part of one, for every image: ``rows`` (H,), ``columns`` (W,), and one ``cell`` (2,)."""
         return cls(cell=cell.float().reshape(1, 1, 1, 2), coord=None, axes=(rows.float(), columns.float()))
 
     @property
@@ -59,9 +59,9 @@ class Query:
 
     @property
     def places(self) -> tuple[Tensor, Tensor]:
-        """y and x apart, broadcastable to (B or 1, *Q): for a grid (1, H, 1) and (1, 1, W), else (B, *Q) both.
+        """y and x, broadcastable to (B or 1, *Q): for a grid (1, H, 1) and (1, 1, W), else both (B, *Q).
 
-        What is computed per row and per column costs H + W instead of H * W.
+        For a grid, values computed per row and per column cost H + W instead of H * W.
         """
         if self._coord is not None:
             y, x = self._coord.unbind(-1)
@@ -88,7 +88,7 @@ class Sites:
 
 
 class LatentField(ABC):
-    """The latent codes of an image, in the form that a decoder asks for."""
+    """The latent codes of an image, as a decoder reads them: all written out, or through a linear layer."""
 
     features: Float[Tensor, "B C h w"]  # the encoder's output
     channels: int  # of one code, as ``dense`` returns it
@@ -96,23 +96,23 @@ class LatentField(ABC):
 
     @property
     def grid(self) -> Size:
-        """(h, w): how many codes there are. It differs from the image's size where the encoder changes resolution."""
+        """(h, w) of the grid of codes. It differs from the image's size where the encoder changes resolution."""
         return self.features.shape[-2], self.features.shape[-1]
 
     @abstractmethod
     def dense(self) -> Float[Tensor, "B channels h w"]:
-        """Every code written out."""
+        """All codes."""
 
     def linear(self, weight: Float[Tensor, "D channels"], bias: Float[Tensor, " D"] | None = None) -> Tensor:
         """A linear layer applied to every code: (B, D, h, w).
 
-        Fields whose codes overlap override this, so that ``dense`` need not be computed.
+        Fields whose codes share values, such as unfolded ones, override this, so that ``dense`` is not computed.
         """
         return F.conv2d(self.dense(), weight[:, :, None, None], bias)
 
 
-Maps = Mapping[str, Tensor]  # what a decoder prepared: tensors (B, ..., width); only that decoder reads them
-Known = tuple[Tensor, ...]  # what a decoder keeps of the completed statistics, one tensor for each
+Maps = Mapping[str, Tensor]  # the result of a decoder's ``prepare``: tensors (B, ..., width), read by its ``decode``
+Known = tuple[Tensor, ...]  # what a decoder computed from its completed statistics, one tensor for each
 
 
 @runtime_checkable
@@ -124,8 +124,8 @@ class Encoder(Protocol):
     """
 
     out_channels: int
-    multiple_of: int  # sides that it needs; the framework pads the image by mirroring
-    receptive_radius: int | None  # input pixels, in each direction, that one code can see; None: the whole image
+    multiple_of: int  # what both sides of its input must be multiples of; the framework pads images by mirroring
+    receptive_radius: int | None  # how many pixels away the image can change a code; None: the whole image
 
 
 @runtime_checkable
@@ -133,7 +133,7 @@ class Features(Protocol):
     """A module: features (B, C, h, w) -> LatentField."""
 
     channels: int  # of the LatentField
-    radius: int  # neighboring codes, in each direction, that one code of the field is made from
+    radius: int  # how many codes away the features can change a code of the field
 
 
 @runtime_checkable
@@ -141,16 +141,16 @@ class Sampling(Protocol):
     """A module: (query, grid = (h, w)) -> Sites."""
 
     neighbours: int  # K
-    reach: int  # codes away from the nearest one, in each direction, that a query may read
+    reach: int  # how many codes away from the nearest one a query may read, along each axis
 
 
 @runtime_checkable
 class Conditioning(Protocol):
     """A module: (query, sites, grid) -> (K, B or 1, *Q, channels), or broadcastable to it, float32.
 
-    ``scope`` declares what the result depends on. "query": anything. "image": the query's cell alone, so that there is
-    one value for all queries of an image that share a cell; the result is then broadcastable over K and Q where the
-    cell is. Conditions of scope "image" are given to ``Decoder.prepare`` if the decoder is ``scale_dependent``.
+    ``scope`` declares what the result depends on. "query": anything. "image": the query's cell alone, so that all
+    queries of an image with the same cell have the same value. Conditions of scope "image" are given to
+    ``Decoder.prepare`` if the decoder is ``scale_dependent``.
     """
 
     channels: int
@@ -161,20 +161,18 @@ class Conditioning(Protocol):
 class Decoder(Protocol):
     """A module: latent codes and conditions -> colors. It blends the K neighbours itself.
 
-    ``num_statistics`` declares how the queries of an image depend on each other. 0: a color depends on its own query
-    only. A number: through so many means over all queries; the decoder is then a ``GlobalDecoder``. None: in some other
-    way, so that all queries must be decoded in one call.
+    ``num_statistics`` declares how colors depend on other queries of the image. 0: not at all. A number above 0:
+    through that many means over all queries; the decoder is then a ``GlobalDecoder``. None: in some other way, so that
+    all queries must be decoded in one call.
     """
 
-    needs: frozenset[str]  # names of the conditions that it requires
+    needs: frozenset[str]  # names of the conditions without which it cannot be built
     num_statistics: int | None
-    scale_dependent: (
-        bool  # True: ``prepare`` uses the image conditions, and an image is queried with one cell at a time
-    )
-    radius: int | None  # codes, in each direction, that ``prepare`` looks at around each; None: the whole image
+    scale_dependent: bool  # True: ``prepare`` uses the image conditions, and all queries of a call share one cell
+    radius: int | None  # how many codes away ``prepare`` looks from each code; None: the whole image
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
-        """Everything that is computed per code, not per query; called once per image (and cell, if scale dependent).
+        """Whatever is computed per code instead of per query. Called once per image (and cell, if ``scale_dependent``).
 
         ``image_conditions``: the conditions of scope "image", by name, each (B or 1, channels); empty unless
         ``scale_dependent``.
@@ -188,31 +186,31 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class GlobalDecoder(Decoder, Protocol):
-    """A decoder whose colors depend on all queries of an image, through ``num_statistics`` means over them.
+    """A decoder whose colors depend on all queries of an image through ``num_statistics`` means over them.
 
-    Any number of queries can then be decoded in chunks, exactly: the framework goes over all chunks once for each
-    statistic, and once more for the colors.
+    The framework decodes such queries in chunks, with the same result as in one call: it goes over all chunks once for
+    each statistic, and once more for the colors. A statistic may depend on those before it.
     """
 
     num_statistics: int
 
     def partial_statistic(
         self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known
-    ) -> Float[Tensor, "B *any"]:
-        """Statistic number ``len(known)``: its mean over these queries alone."""
+    ) -> Float[Tensor, "B ..."]:
+        """The mean over these queries of statistic number ``len(known)``."""
         ...
 
-    def with_statistic(self, known: Known, statistic: Float[Tensor, "B *any"]) -> Known:
-        """``known`` and one more tensor: what is computed once of a completed statistic, the mean over all queries."""
+    def with_statistic(self, known: Known, statistic: Float[Tensor, "B ..."]) -> Known:
+        """``known`` and one more tensor, computed from a completed statistic, the mean over all queries."""
         ...
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known = ()) -> Tensor:
-        """(B, *Q, out_channels). Statistics that are not known are computed from the given queries."""
+        """(B, *Q, out_channels), in [-1, 1] space. Missing statistics are computed from the given queries."""
         ...
 
 
 def as_rows(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B codes D"]:
-    """(B, D, h, w) -> (B, h * w, D), the layout that ``gather`` reads; free where the map is channels-last."""
+    """(B, D, h, w) -> (B, h * w, D), the layout that ``gather`` reads; without a copy if the map is channels-last."""
     return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, maps.shape[1])
 
 

@@ -1,9 +1,9 @@
-"""Whole images at any size, in bounded memory.
+"""Rendering an image at any size in bounded memory.
 
-The image is encoded in tiles. Each tile includes the halo that makes its codes exact, and renders the output pixels
-whose centers lie inside it. Finished output rows are returned in bands. The result does not depend on how the image is
-cut, provided that the model declares how far it sees. Where it sees the whole image (``halo`` is None), tiles overlap
-and are blended, which is approximate.
+The image is encoded in tiles. Each tile is encoded with the halo that makes its codes exact, and renders the output
+pixels whose centers lie inside it. Finished output rows are returned in bands. The result does not depend on the tiles,
+provided that the model declares correctly how far it sees. Where it sees the whole image (``halo`` is None), tiles
+overlap and are blended, which is approximate.
 
 Where colors depend on all queries (``num_statistics`` above 0), all tiles are processed once for each statistic first:
 the result is that of the whole image queried at once.
@@ -25,152 +25,176 @@ from liif_core.model.continuous import (
     Statistics,
     TilePlacement,
 )
-from liif_core.model.device import autocast
+from liif_core.model.device import autocast, device_of
 from liif_core.model.geometry import grid_over_image, region_axes
 from liif_core.model.tile_plan import TilePlan
+from liif_core.shapes import Float
 from liif_core.sizes import Region, Size
 
 Reader = Callable[[slice, slice], Tensor]  # rows and columns of the image -> (B, channels, h, w) in [0, 1]
 
-_LIVE_OUTPUTS_OUTPUTS = 6  # outputs of its widest layer that an encoder is assumed to hold at once
-_CHUNK_VALUES = 1 << 21  # output values of a tile rendered at once
-_SMALLEST_CHUNK = 1 << 10
+_CHUNK_VALUES = 1 << 21  # output values of a tile that are rendered in one call
+_SMALLEST_CHUNK = 1 << 10  # queries; where a GPU has no memory for these, rendering fails
 
 
 @frozen
 class _Extent:
-    """Along one axis: the pixels of one tile, and the output pixels it renders, with weights where tiles overlap."""
+    """A tile along one axis: its pixels in the image, and the output pixels that it renders."""
 
-    start: int
+    start: int  # pixels of the image
     stop: int
-    first: int
+    first: int  # pixels of the output
     last: int
-    weight: Tensor | None
-    own: slice  # of ``first`` to ``last``: those that lie in no other tile
+    weight: Tensor | None  # of each output pixel, where tiles overlap
+    own: slice  # pixels of the output whose centers lie between ``start`` and ``stop``
 
 
 def render_bands(
     model: ContinuousModel,
     read: Reader,
-    within: Size,
+    image_size: Size,
     size: Size,
-    cut: TilePlan,
+    plan: TilePlan,
     *,
     region: Region | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     precision: str = "float32",
     on_progress: Callable[[int], object] = lambda pixels: None,
-) -> Iterator[Tensor]:
-    """The image (B, channels, rows, W) from top to bottom in bands of rows, float32 on the CPU, not clamped.
+) -> Iterator[Float[Tensor, "B channels rows W"]]:
+    """Render an image band by band, from top to bottom, in bounded memory.
 
-    ``read`` gives parts of the image, whose size is ``within``; ``size`` is (H, W) of the output, or of ``region``.
-    ``on_progress`` is called with the number of output pixels that were processed: see ``total_pixels``.
+    Args:
+        model: the model, in eval mode.
+        read: a function that returns a part of the image, (B, channels, h, w) float32 in [0, 1], for two slices: the
+            part's rows and columns. It may read them from a file. Parts overlap, and one may be read more than once.
+        image_size: (height, width) of the image in pixels.
+        size: (height, width) of the output; with ``region``, of the region's output.
+        plan: how to divide the image, from ``plan_tiles`` with the same sizes and region. See there for an example.
+        region: (top, left, bottom, right), in pixels of the image, fractions allowed: the part to render.
+        device: where to compute, and where the model is. Default: where the model is.
+        precision: "float32", or on a GPU "bf16" or "fp16".
+        on_progress: a function that is called with the number of output pixels processed since its last call. They sum
+            to more than the output has where statistics of all queries are computed first.
+
+    Yields:
+        Bands (B, channels, rows, W), at most ``plan.rows`` high where tiles do not overlap, float32, on the CPU, in
+        [0, 1] space, not clamped. Together they have the rows of the output.
+
+    Raises UserError if a GPU runs out of memory, or cannot compute in ``precision``.
     """
-    rows, columns, cell = region_axes(size, within, region)
-    tiles = _Tiles(model, read, within, cut, torch.device(device), precision)
+    device = device_of(model) if device is None else torch.device(device)
+    rows, columns, cell = region_axes(size, image_size, region)
+    tiles = _Tiles(model, read, image_size, plan, device, precision)
     if model.num_statistics and region is None:
         tiles.statistics = tiles.gather_statistics(rows, columns, cell, on_progress)
-    elif model.num_statistics:
-        whole = _Tiles(model, read, within, cut.whole or cut, torch.device(device), precision)
-        tiles.statistics = whole.gather_statistics(
-            *region_axes(grid_over_image(size, within, region), within, None)[:2], cell, on_progress
-        )
-    down = list(_extents(rows, within[0], cut.tile[0], cut.overlap))
-    across = list(_extents(columns, within[1], cut.tile[1], cut.overlap))
-    band, begun = None, 0  # rows being rendered, and how many were returned before them
+    elif model.num_statistics and region is not None:
+        whole = _Tiles(model, read, image_size, plan.whole or plan, device, precision)
+        whole_rows, whole_columns, _ = region_axes(grid_over_image(size, image_size, region), image_size, None)
+        tiles.statistics = whole.gather_statistics(whole_rows, whole_columns, cell, on_progress)
+    down = list(_extents(rows, image_size[0], plan.tile[0], plan.overlap))
+    across = list(_extents(columns, image_size[1], plan.tile[1], plan.overlap))
+    band: Tensor | None = None  # the rows that are being rendered
+    returned = 0  # how many rows were returned before them
     for extent, after in zip(down, [*down[1:], None]):
         stops = [extent.last]
-        if len(across) == 1 and not cut.overlap:  # one encoding serves several bands
-            stops = [*range(extent.first + cut.rows, extent.last, cut.rows), extent.last]
+        if len(across) == 1 and not plan.overlap:  # one encoding serves several bands
+            stops = [*range(extent.first + plan.rows, extent.last, plan.rows), extent.last]
         for first, last in pairwise([extent.first, *stops]):
             for column in across:
                 for top, bottom, chunk in tiles.chunks(extent, column, rows[first:last], columns, cell):
-                    band = _grown(band, chunk, last - begun, size[1])
-                    place = slice(first + top - begun, first + bottom - begun), slice(column.first, column.last)
-                    band[:, :, *place] += chunk if not cut.overlap else chunk * _weights(extent, column, top, bottom)
-                    on_progress(len(_shared(extent.own, place[0], begun)) * len(_shared(column.own, place[1])))
-            final = after.first if cut.overlap and after is not None else last
-            yield band[:, :, : final - begun]
-            band, begun = band[:, :, final - begun :].clone(), final
+                    band = _with_rows(band, chunk, last - returned, size[1])
+                    place = slice(first + top - returned, first + bottom - returned), slice(column.first, column.last)
+                    band[:, :, *place] += chunk if not plan.overlap else chunk * _weights(extent, column, top, bottom)
+                    on_progress(len(_in_both(extent.own, place[0], returned)) * len(_in_both(column.own, place[1])))
+            assert band is not None
+            final = after.first if plan.overlap and after is not None else last
+            yield band[:, :, : final - returned]
+            band, returned = band[:, :, final - returned :].clone(), final
 
 
-def _grown(band: Tensor | None, chunk: Tensor, rows: int, width: int) -> Tensor:
-    """``band`` with rows of zeros added, to have ``rows``."""
-    have = 0 if band is None else band.shape[2]
-    if have >= rows:
-        return band
-    more = chunk.new_zeros(*chunk.shape[:2], rows - have, width)
-    return torch.cat([band, more], dim=2) if have else more
+def _with_rows(band: Tensor | None, chunk: Tensor, rows: int, width: int) -> Tensor:
+    """``band`` with rows of zeros appended, so that it has at least ``rows``; its type is that of ``chunk``."""
+    if band is None or not band.shape[2]:
+        return chunk.new_zeros(*chunk.shape[:2], rows, width)
+    missing = rows - band.shape[2]
+    return torch.cat([band, chunk.new_zeros(*chunk.shape[:2], missing, width)], dim=2) if missing > 0 else band
 
 
 def _weights(row: _Extent, column: _Extent, top: int, bottom: int) -> Tensor:
+    """The weights (h, w) of some output rows of a tile."""
+    assert row.weight is not None and column.weight is not None
     return row.weight[top:bottom, None] * column.weight
 
 
-def _shared(own: slice, place: slice, begun: int = 0) -> range:
-    """Of the output pixels in ``place``, counted from ``begun``, those that lie in no other tile."""
-    return range(max(own.start, place.start + begun), min(own.stop, place.stop + begun))
+def _in_both(own: slice, place: slice, start: int = 0) -> range:
+    """The output pixels in ``own`` that are also in ``place``, which is counted from ``start``."""
+    return range(max(own.start, place.start + start), min(own.stop, place.stop + start))
 
 
 class _Tiles:
     """Encodes tiles of an image, keeps the last one, and queries it."""
 
     def __init__(
-        self, model: ContinuousModel, read: Reader, within: Size, cut: TilePlan, device: torch.device, precision: str
+        self,
+        model: ContinuousModel,
+        read: Reader,
+        image_size: Size,
+        plan: TilePlan,
+        device: torch.device,
+        precision: str,
     ):
-        self.model, self.read, self.within, self.cut = model, read, within, cut
+        self.model, self.read, self.image_size, self.plan = model, read, image_size, plan
         self.device, self.precision = device, precision
         self.chunk_size: int | None = None
         self.statistics: Statistics = ()
         self._kept: tuple[tuple[int, ...], ContinuousImage] | None = None
 
     def encoded(self, row: _Extent, column: _Extent) -> ContinuousImage:
+        """The continuous image of a tile and its halo."""
         key = row.start, row.stop, column.start, column.stop
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # free the old codes first
-            spread = self.cut.halo + 2 * self.cut.overlap  # what is blended has seen beyond itself
+            around = self.plan.halo + 2 * self.plan.overlap  # one overlap to render, and one for codes to see beyond it
             (top, bottom), (left, right) = (
-                self._around(extent, side, spread) for extent, side in zip((row, column), self.within)
+                self._with_halo(extent, side, around) for extent, side in zip((row, column), self.image_size)
             )
             with torch.inference_mode(), autocast(self.device, self.precision):
                 image = self.read(slice(top, bottom), slice(left, right)).to(self.device)
-                self._kept = key, self.model.encode(image, TilePlacement(self.within, top, left))
+                self._kept = key, self.model.encode(image, TilePlacement(self.image_size, top, left))
         return self._kept[1]
 
-    def _around(self, extent: _Extent, side: int, spread: int) -> tuple[int, int]:
-        start = max(0, extent.start - spread) // self.model.multiple_of * self.model.multiple_of
-        return start, min(side, extent.stop + spread)
+    def _with_halo(self, extent: _Extent, side: int, around: int) -> tuple[int, int]:
+        start = max(0, extent.start - around) // self.model.multiple_of * self.model.multiple_of
+        return start, min(side, extent.stop + around)
 
     def chunks(
         self, row: _Extent, column: _Extent, rows: Tensor, columns: Tensor, cell: Tensor
     ) -> Iterator[tuple[int, int, Tensor]]:
-        """What a tile answers for, of these output rows: (first row, last row, colors), a bounded chunk at a time."""
+        """Renders a tile's columns of these output rows, some rows at a time: (first row, end row, colors)."""
         picture = self.encoded(row, column)
-        mine = columns[column.first : column.last]
-        step = (
-            len(rows) if picture.num_statistics is None else max(1, _CHUNK_VALUES // (len(mine) * self.model.channels))
-        )
+        columns = columns[column.first : column.last]
+        step = max(1, _CHUNK_VALUES // (len(columns) * self.model.channels))
+        if picture.num_statistics is None:
+            step = len(rows)
         for top in range(0, len(rows), step):
-            bottom = min(len(rows), top + step)
-            part = rows[top:bottom]
-            yield (
-                top,
-                bottom,
-                self._in_memory(
-                    lambda: picture.render_grid(part, mine, cell, self.chunk_size, self.statistics).float().cpu(),
-                    len(part) * len(mine),
-                ),
-            )
+            part = rows[top : top + step]
+            yield top, top + len(part), self._rendered(picture, part, columns, cell)
+
+    def _rendered(self, picture: ContinuousImage, rows: Tensor, columns: Tensor, cell: Tensor) -> Tensor:
+        return self._in_memory(
+            lambda: picture.render_grid(rows, columns, cell, self.chunk_size, self.statistics).float().cpu(),
+            len(rows) * len(columns),
+        )
 
     def gather_statistics(
         self, rows: Tensor, columns: Tensor, cell: Tensor, on_progress: Callable[[int], object]
     ) -> Statistics:
-        """The statistics of a grid over the whole image, from each tile's own output pixels."""
+        """The statistics of a grid over the whole image, each output pixel counted in one tile."""
         statistics: Statistics = ()
         for _ in range(self.model.num_statistics or 0):
             mean = RunningMean()
-            for row in _extents(rows, self.within[0], self.cut.tile[0], self.cut.overlap):
-                for column in _extents(columns, self.within[1], self.cut.tile[1], self.cut.overlap):
+            for row in _extents(rows, self.image_size[0], self.plan.tile[0], self.plan.overlap):
+                for column in _extents(columns, self.image_size[1], self.plan.tile[1], self.plan.overlap):
                     own = rows[row.own], columns[column.own]
                     count = len(own[0]) * len(own[1])
                     if count:
@@ -183,14 +207,14 @@ class _Tiles:
     def _partial_statistic(
         self, row: _Extent, column: _Extent, own: tuple[Tensor, Tensor], cell: Tensor, statistics: Statistics
     ) -> Tensor:
-        """A separate function, so that a tile is freed before the next one is encoded."""
+        """In a function of its own, so that no variable keeps a tile while the next one is encoded."""
         picture = self.encoded(row, column)
         return self._in_memory(
             lambda: picture.grid_statistic(*own, cell, statistics, self.chunk_size), len(own[0]) * len(own[1])
         )
 
     def _in_memory(self, call: Callable[[], Tensor], queries: int) -> Tensor:
-        """Halve the query chunk and try again where a GPU runs out of memory."""
+        """The result of ``call``, which makes ``queries`` queries: in smaller chunks where a GPU runs out of memory."""
         while True:
             try:
                 with torch.inference_mode(), autocast(self.device, self.precision):
@@ -205,13 +229,13 @@ class _Tiles:
 
 
 def _extents(axis: Tensor, side: int, tile: int, overlap: int) -> Iterator[_Extent]:
-    """Cut one axis in tiles; output pixels lie where ``axis`` says, in coordinates of the image."""
+    """The tiles along one axis of an image with ``side`` pixels; ``axis`` has the coordinates of the output pixels."""
     place = (axis.double() + 1) * (side / 2)
     begin, end = (int(place[i].floor().clamp(0, side - 1)) for i in (0, -1))
     count = max(1, -(-(end + 1 - begin) // tile))
     edges = [begin + round(i * (end + 1 - begin) / count) for i in range(count + 1)]
     for number, (start, stop) in enumerate(pairwise(edges)):
-        is_first, is_last = number == 0, number == count - 1
+        is_first, is_last = number == 0, number == count - 1  # these also render output pixels beyond the image
         first = 0 if is_first else int(torch.searchsorted(place, float(start - overlap)))
         last = len(axis) if is_last else int(torch.searchsorted(place, float(stop + overlap)))
         if first == last:

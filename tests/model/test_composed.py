@@ -328,7 +328,7 @@ def test_statistics_without_their_methods_are_refused(extended):
     registry = extended(liif_decoders=Component("odd", lambda options, **sizes: decoder))
     with pytest.raises(
         UserError,
-        match="model.decoder: 'odd' of test-plugin 1.2.3 declares num_statistics = 1: expected .*with_statistic",
+        match="model.decoder: .odd. of test-plugin 1.2.3 breaks its contract: num_statistics is 1; .*with_statistic",
     ):
         build(registry, decoder={"use": "odd"})
 
@@ -444,7 +444,10 @@ class NotAnEncoder(nn.Module):
     [
         (lambda options, in_channels: 1 / 0, "could not be built: ZeroDivisionError"),
         (lambda options: None, "could not be built: TypeError"),
-        (lambda options, in_channels: NotAnEncoder(), "breaks its contract: no multiple_of, receptive_radius"),
+        (
+            lambda options, in_channels: NotAnEncoder(),
+            "breaks its contract: it has no attribute multiple_of, receptive_radius",
+        ),
         (lambda options, in_channels: "edsr", "breaks its contract: it is a str, not a torch.nn.Module"),
         (lambda options, in_channels: None, "it is a NoneType, not a torch.nn.Module"),
     ],

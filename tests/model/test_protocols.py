@@ -12,7 +12,7 @@ from liif_core import LatentField, Query, as_rows, blend, gather
 axis = st.integers(1, 5)
 
 
-def test_a_grid_knows_its_axes_and_its_points():
+def test_a_grid_has_axes_and_points():
     rows, columns = torch.tensor([-0.5, 0.5]), torch.tensor([-0.6, 0.0, 0.6])
     query = Query.grid(rows, columns, torch.tensor([0.2, 0.3]))
     assert query.shape == (2, 3) and query.coord.shape == (1, 2, 3, 2)
@@ -131,5 +131,5 @@ def test_every_public_name_is_there():
     for name in liif_core.__all__:
         assert getattr(liif_core, name).__doc__ or name in ("Maps", "hookimpl", "hookspec")
     assert dir(liif_core) == sorted(dir(liif_core)) and set(liif_core.__all__) <= set(dir(liif_core))
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        liif_core.nothing
+    with pytest.raises(AttributeError, match="nothing"):
+        getattr(liif_core, "nothing")  # noqa: B009

@@ -227,7 +227,7 @@ def test_a_query_chunk_too_large_for_the_gpu_is_halved(models, monkeypatch):
     monkeypatch.setattr(
         continuous.ContinuousImage, "render_grid", lambda *a: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError())
     )
-    with pytest.raises(UserError, match="smaller --memory"):
+    with pytest.raises(UserError, match="use a smaller memory limit"):
         joined(models[0], image, (80, 90), TilePlan((20, 20), 80, models[0].halo, 0))
 
 
