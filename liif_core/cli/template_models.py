@@ -201,7 +201,9 @@ def test(result: dict) -> str:
     return f"{result['dataset']} x{','.join(map(str, scale)) if isinstance(scale, list) else scale}"
 
 
-subprocess.run([sys.executable, "-m", "liif_core", "run", HERE / "$name.toml", "--out", RUN], check=True)
+command = ["run", HERE / "$name.toml", "--out", RUN, "--resume"]  # a run that was interrupted is continued
+if subprocess.run([sys.executable, "-m", "liif_core", *command]).returncode:
+    sys.exit("the training failed; the pack is unchanged")
 shutil.copyfile(RUN / "checkpoints" / "best.safetensors", CHECKPOINT)
 results = json.loads((RUN / "report.json").read_text(encoding="utf-8"))["results"]
 measured = {
