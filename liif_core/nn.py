@@ -1,4 +1,4 @@
-"""Building blocks for plugins: fused linear layers, Fourier features, and a check of conditions."""
+"""Building blocks for plugins: fused linear layers, nearest codes, Fourier features, and a check of conditions."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["expect_conditions", "fourier_features", "fused_linear", "phases", "y_then_x"]
+__all__ = ["expect_conditions", "fourier_features", "fused_linear", "nearest_code", "phases", "y_then_x"]
+
+_BORDER = 1e-6  # coordinates are clamped to the image less this, as in LIIF's published code
 
 _FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _AFTER: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": torch.relu_, "gelu": F.gelu}
@@ -37,6 +39,17 @@ def expect_conditions(given: Mapping[str, int], **expected: int) -> None:
     if wrong:
         wanted = ", ".join(f"{name!r} of width {width}" for name, width in expected.items())
         raise ValueError(f"conditions: expected {wanted}; {', '.join(wrong)}")
+
+
+def nearest_code(position: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    """The latent code nearest to each position along one axis: its index, int64, and its own position.
+
+    ``position`` holds coordinates in [-1, 1], float32; positions outside are clamped. ``codes`` is the number of codes
+    along the axis. A position exactly between two codes gets the one with the even index.
+    """
+    inside = position.clamp(-1 + _BORDER, 1 - _BORDER)
+    index = (((inside + 1) * codes - 1) / 2).round().clamp(0, codes - 1)
+    return index.long(), (-1 + 1 / codes) + (2 / codes) * index
 
 
 def y_then_x(pairs: Tensor, dim: int = 0) -> Tensor:

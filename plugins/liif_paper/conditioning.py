@@ -1,4 +1,4 @@
-"""What the decoder is told besides the latent code: where the query lies from it, and how large its pixel is."""
+"""The conditions of LIIF: the offset of a query from the latent code, and the size of its pixel (LIIF, section 3)."""
 
 import torch
 from attrs import frozen
@@ -9,7 +9,7 @@ from liif_core import Component, Query, Sites, hookimpl, option
 
 
 class Coordinate(nn.Module):
-    """The query's offset from the code (y, x), feature-cell units."""
+    """The query's offset from the code (y, x), in feature-cell units."""
 
     channels = 2
     scope = "query"
@@ -21,17 +21,17 @@ class Coordinate(nn.Module):
 @frozen
 class CellOptions:
     max_scale: float | None = option(
-        "The largest magnification to tell: cells below 1 / max_scale of a feature cell are told as that (LTE: 4).",
+        "Largest magnification that decoders see: smaller cells are given as 1 / max_scale of a feature cell (LTE: 4).",
         None,
         check=optional(gt(0)),
     )
 
 
 class Cell(nn.Module):
-    """The queried pixel's height and width, feature-cell units (cell decoding; LIIF, section 3).
+    """The queried pixel's height and width, in feature-cell units (cell decoding; LIIF, section 3).
 
-    With ``max_scale``, an axis magnified s times is told cell * max(s / max_scale, 1), as published evaluations of LTE
-    and its successors tell it: s is 2 / cell there, so the cell is at least 2 / max_scale.
+    With ``max_scale``, the cell of an axis magnified s times is cell * max(s / max_scale, 1), as in published
+    evaluations of LTE and its successors. There s is 2 / cell, so the cell is at least 2 / max_scale.
     """
 
     channels = 2

@@ -8,7 +8,7 @@ from liif_core import Component, bicubic, hookimpl
 class Bicubic:
     """HR crop (H, W, c) uint8 -> LR patch (h, w, c) uint8, by Pillow's bicubic filter with antialiasing.
 
-    The same as no ``data.degradation`` at all. It draws nothing from ``rng``.
+    This is also the default, without ``data.degradation``. ``rng`` is not used.
     """
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

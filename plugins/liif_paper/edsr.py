@@ -15,7 +15,7 @@ class EDSROptions:
 
     blocks: int = option("Residual blocks.", 16, check=ge(1), quick=2)
     channels: int = option("Channels of every layer, and of the output.", 64, check=ge(1), quick=16)
-    residual_scale: float = option("What each block's output is multiplied by before it is added.", 1.0, check=gt(0))
+    residual_scale: float = option("Factor of each block's output before it is added.", 1.0, check=gt(0))
 
 
 class ResidualBlock(nn.Module):
@@ -62,7 +62,7 @@ def _import_edsr(arguments: dict, state: dict, *, published: EDSROptions) -> tup
     names = {"head.0": "head", f"body.{blocks}": "tail"}
     for i in range(blocks):
         names |= {f"body.{i}.body.0": f"blocks.{i}.first", f"body.{i}.body.2": f"blocks.{i}.second"}
-    unused = ("sub_mean.", "add_mean.")  # stored by the published code, and not applied by it
+    unused = ("sub_mean.", "add_mean.")  # stored in published checkpoints, but not applied by the published code
     kept = {name: value for name, value in state.items() if not name.startswith(unused)}
     return table, renamed(kept, names, "EDSR")
 
@@ -74,7 +74,7 @@ def liif_encoders():
 
 @hookimpl
 def liif_importers():
-    def importer(name, published):
+    def importer(name: str, published: EDSROptions) -> Importer:
         return Importer("encoder", name, lambda arguments, state: _import_edsr(arguments, state, published=published))
 
     return [

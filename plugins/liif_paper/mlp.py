@@ -1,11 +1,12 @@
-"""The MLP decoder of LIIF: latent code and conditions, joined, through linear layers with ReLU.
+"""The MLP decoder of LIIF: the latent code and the conditions are concatenated and pass linear layers with ReLU.
 
-A linear layer of joined inputs is a sum of linear layers, so the first layer's part that sees the code is computed
-once per code in ``prepare``, and a query gathers its result. Blending the neighbours is linear and its weights sum
-to 1, so it goes before the last layer. Both are exact.
+A linear layer of concatenated inputs is a sum of linear layers, so the part of the first layer that reads the code is
+computed once per code in ``prepare``, and a query gathers its result. Blending the neighbours is linear and its weights
+sum to 1, so it is done before the last layer. Both are exact.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,14 +36,14 @@ class MLPOptions:
         "Widths of the hidden layers.", (256, 256, 256, 256), check=deep_iterable(ge(1)), quick=(32, 32)
     )
     zero_last: bool = option(
-        "Start with a last layer of zeros: with a residual, training starts from it.", False, quick=True
+        "Initialize the last layer with zeros, so that training starts from the residual.", False, quick=True
     )
 
 
 class MLP(nn.Module):
-    """Codes (in_channels) and all conditions, in the order they were declared -> out_channels."""
+    """Codes (in_channels) and all conditions, in the order of the experiment -> out_channels."""
 
-    needs = frozenset()
+    needs: frozenset[str] = frozenset()
     num_statistics = 0
     scale_dependent = False
     radius = 0
@@ -54,10 +55,10 @@ class MLP(nn.Module):
         self.in_channels = in_channels
         self.conditions = tuple(conditions)
         widths = [in_channels + sum(conditions.values()), *options.hidden, out_channels]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
         if options.zero_last:
-            nn.init.zeros_(self.layers[-1].weight)
-            nn.init.zeros_(self.layers[-1].bias)
+            for parameter in self.layers[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
         first = self.layers[0]
@@ -75,10 +76,10 @@ class MLP(nn.Module):
         return self.layers[-1](blend(hidden, sites.weight))
 
     def _with_conditions(self, hidden: Tensor, given: Tensor) -> Tensor:
-        """``hidden`` plus the first layer's part that sees the conditions, in float32 under autocast too."""
+        """``hidden`` plus the first layer's part that reads the conditions, in float32 under autocast too."""
         weight = self.layers[0].weight[:, self.in_channels :]
         with torch.autocast(hidden.device.type, enabled=False):
-            if hidden.dtype == torch.float32:  # in place: one pass over what was gathered
+            if hidden.dtype == torch.float32:  # in place: one pass over the gathered values
                 hidden.view(-1, hidden.shape[-1]).addmm_(given.view(-1, given.shape[-1]), weight.t())
                 return hidden
             return hidden + F.linear(given, weight.float()).to(hidden.dtype)
@@ -88,7 +89,7 @@ class MLP(nn.Module):
         return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], dim=-1)
 
 
-def _import_liif(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
+def _import_liif(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
     """The published LIIF: an encoder, and an ``imnet`` that is this MLP."""
     encoder_table, result, rest = take_encoder(arguments, state, encoder)
     table = {

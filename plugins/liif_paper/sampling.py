@@ -1,37 +1,31 @@
 """Which latent codes a query reads: the nearest, or the four around it (local ensemble; LIIF, section 3).
 
-Equal to the published code to the rounding: a corner is the query moved by half a feature cell and 1e-6, clamped to
-the image, and its code is the nearest, halves to even.
+Rounds as the published code does: the query is moved by half a feature cell and 1e-6 towards each corner and clamped to
+the image, and the nearest code there is read, halves to even.
 """
 
 import torch
 from torch import Tensor, nn
 
 from liif_core import Component, Query, Sites, hookimpl
+from liif_core.nn import nearest_code
 
-_NUDGE = 1e-6  # keeps a query that lies exactly between two codes on one side
+_SHIFT = 1e-6  # moves a query that lies exactly between two codes to one side
 _SMALLEST_AREA = 1e-9  # keeps the weights finite where all areas vanish
 
 
-def nearest_code(position: Tensor, codes: int) -> tuple[Tensor, Tensor]:
-    """Index of the code nearest to each position along one axis, and that code's own position."""
-    inside = position.clamp(-1 + _NUDGE, 1 - _NUDGE)
-    index = (((inside + 1) * codes - 1) / 2).round().clamp(0, codes - 1)
-    return index.long(), (-1 + 1 / codes) + (2 / codes) * index
-
-
 def _axis(position: Tensor, codes: int, sides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """(len(sides), *shape) indices and offsets, in feature-cell units, of the code to each side of a position."""
+    """(len(sides), *shape) indices and offsets, in feature-cell units, of the code on each side of a position."""
     indices, offsets = [], []
     for side in sides:
-        index, center = nearest_code(position + (side / codes + _NUDGE) if side else position, codes)
+        index, center = nearest_code(position + (side / codes + _SHIFT) if side else position, codes)
         indices.append(index)
         offsets.append((position - center) * codes)
     return torch.stack(indices), torch.stack(offsets)
 
 
 class NeighbourSampling(nn.Module):
-    """The codes to the given sides of a query along each axis, weighted by area."""
+    """The codes on the given sides of a query along each axis, weighted by area."""
 
     def __init__(self, sides: tuple[int, ...]):
         super().__init__()
@@ -45,7 +39,9 @@ class NeighbourSampling(nn.Module):
 
     def _sites(self, query: Query, grid: tuple[int, int]) -> Sites:
         height, width = grid
-        rows, columns = query.places  # of a grid, per row and per column; the sums below make the grid of them
+        rows, columns = (
+            query.places
+        )  # for a grid, per row and per column; sums and products below broadcast to the grid
         row, row_offset = _axis(rows, height, self.sides)
         column, column_offset = _axis(columns, width, self.sides)
         # neighbours in the order (-, -), (-, +), (+, -), (+, +)
@@ -54,7 +50,7 @@ class NeighbourSampling(nn.Module):
         index = (row * width + column).flatten(0, 1)
         offset = torch.stack(torch.broadcast_tensors(row_offset, column_offset), dim=-1).flatten(0, 1)
         area = (row_offset * column_offset).abs().flatten(0, 1) + _SMALLEST_AREA
-        return Sites(index, offset, area.flip(0) / area.sum(0))  # each weighted by the area diagonally opposite
+        return Sites(index, offset, area.flip(0) / area.sum(0))  # each is weighted by the area diagonally opposite
 
 
 @hookimpl

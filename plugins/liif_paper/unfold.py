@@ -10,7 +10,7 @@ from liif_core import Component, LatentField, NoOptions, hookimpl, option
 
 @frozen
 class UnfoldOptions:
-    size: int = option("Side of the square of codes that are joined: odd.", 3, check=in_((1, 3, 5, 7)))
+    size: int = option("Side of the square of codes that are joined; odd.", 3, check=in_((1, 3, 5, 7)))
 
 
 class UnfoldedField(LatentField):

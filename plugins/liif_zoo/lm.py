@@ -1,12 +1,13 @@
 """LM-LIIF and LM-LTE (He and Jin, Latent Modulated Function for Computational Optimal Continuous Image Representation,
-CVPR 2024): the heavy network runs once per code, and says how a light one, which runs for each query, is scaled and
-shifted.
+CVPR 2024): a large network runs once per code, and computes the scales and shifts of a small one, which runs once per
+query.
 
-All that is known of a code and of the image's cell is done in ``prepare``: biases, and the first layer's parts that see
-the code and the cell, are in the shifts that a query gathers.
+Whatever depends on the code and on the image's cell alone is computed in ``prepare``: the biases, and the parts of the
+first layer that read the code and the cell, are included in the shifts that a query gathers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +22,19 @@ from liif_zoo.lte import even
 
 
 class ModulatedMLP(nn.Module):
-    """``depth`` layers relu(linear(x) * (1 + scale) + shift), each code having its own scales and shifts; one linear."""
+    """``depth`` layers relu(linear(x) * (1 + scale) + shift), with scales and shifts of the code; then a linear one."""
 
     def __init__(self, in_width: int, width: int, depth: int, out_channels: int):
         super().__init__()
         self.width = width
-        self.layers = nn.ModuleList(nn.Linear(in_width if i == 0 else width, width) for i in range(depth))
+        self.layers: Any = nn.ModuleList(nn.Linear(in_width if i == 0 else width, width) for i in range(depth))
         self.last = nn.Linear(width, out_channels)
-        self.modulations = 2 * depth * width  # how many numbers a code has: all scales, then all shifts
+        self.modulations = 2 * depth * width  # values of a code: all scales, then all shifts
 
     def settled(self, modulation: Tensor, known: Tensor | None = None) -> Tensor:
-        """(..., modulations): what multiplies each layer's product, then what is added to it, biases included.
+        """Modulations (..., modulations) with the biases included: the factors of all layers, then their shifts.
 
-        ``known`` (..., width) is the part of the first layer's product that is known already.
+        ``known`` (..., width) is the part of the first layer's product that does not depend on the query.
         """
         scale, shift = (part.unflatten(-1, (-1, self.width)) for part in modulation.chunk(2, dim=-1))
         bias = torch.stack([layer.bias for layer in self.layers])
@@ -43,7 +44,7 @@ class ModulatedMLP(nn.Module):
         return torch.cat([scale.flatten(-2), torch.addcmul(shift, scale, bias).flatten(-2)], dim=-1)
 
     def forward(self, product: Tensor, settled: Tensor, weight: Tensor) -> Tensor:
-        """(B, *Q, out_channels), blended, of the first layer's product (K, B, *Q, width), but for what is known of it."""
+        """The first layer's product (K, B, *Q, width), without its known part -> (B, *Q, out_channels), blended."""
         scales, shifts = (part.split(self.width, dim=-1) for part in settled.chunk(2, dim=-1))
         x = torch.addcmul(shifts[0], product, scales[0]).relu_()
         for layer, scale, shift in zip(self.layers[1:], scales[1:], shifts[1:]):
@@ -53,10 +54,10 @@ class ModulatedMLP(nn.Module):
 
 @frozen
 class LMLIIFOptions:
-    width: int = option("Width of the layers that run for each query.", 16, check=ge(1), quick=8)
-    depth: int = option("How many of them are modulated.", 6, check=ge(1), quick=3)
+    width: int = option("Width of the layers that run once per query.", 16, check=ge(1), quick=8)
+    depth: int = option("Number of these layers that are modulated.", 6, check=ge(1), quick=3)
     latent: tuple[int, ...] = option(
-        "Widths of the hidden layers of the network that runs for each code.",
+        "Widths of the hidden layers of the network that runs once per code.",
         (208,),
         check=deep_iterable(ge(1)),
         quick=(32,),
@@ -64,7 +65,7 @@ class LMLIIFOptions:
 
 
 class LMLIIF(nn.Module):
-    """Codes, the query's offset from them and, if it is given, its cell -> out_channels."""
+    """Codes, the query's offset from them and, if there is that condition, its cell -> out_channels."""
 
     needs = frozenset({"coordinate"})
     num_statistics = 0
@@ -85,7 +86,7 @@ class LMLIIF(nn.Module):
         self.in_channels = in_channels
         self.render = ModulatedMLP(options.width + 2 + cell, options.width, options.depth, out_channels)
         widths = [in_channels + cell, *options.latent, self.render.modulations + options.width]
-        self.latent = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.latent: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
         first, width = self.latent[0], self.render.width
@@ -110,19 +111,19 @@ class LMLIIF(nn.Module):
 
 @frozen
 class LMLTEOptions:
-    width: int = option("Width of the layers that run for each query: even.", 16, check=even, quick=8)
-    depth: int = option("How many of them are modulated.", 8, check=ge(1), quick=3)
+    width: int = option("Width of the layers that run once per query; even.", 16, check=even, quick=8)
+    depth: int = option("Number of these layers that are modulated.", 8, check=ge(1), quick=3)
     latent: tuple[int, ...] = option(
-        "Widths of the hidden layers of the network that runs for each code.",
+        "Widths of the hidden layers of the network that runs once per code.",
         (288,),
         check=deep_iterable(ge(1)),
         quick=(32,),
     )
-    channels: int = option("Channels of a code's coefficients and of its frequencies: even.", 128, check=even, quick=16)
+    channels: int = option("Channels of a code's coefficients and of its frequencies; even.", 128, check=even, quick=16)
 
 
 class LMLTE(nn.Module):
-    """Codes, the query's offset from them and its cell -> out_channels. Its paper adds the bilinear LR image to that."""
+    """Codes, the query's offset from them and its cell -> out_channels. The paper adds the bilinear LR image."""
 
     needs = frozenset({"coordinate", "cell"})
     num_statistics = 0
@@ -140,10 +141,11 @@ class LMLTE(nn.Module):
         self.render = ModulatedMLP(options.width, options.width, options.depth, out_channels)
         self.render_phase = nn.Linear(2, options.width // 2, bias=False)
         widths = [options.channels, *options.latent, self.render.modulations + 2 * options.width]
-        self.latent = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.latent: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
         codes = field.dense()
+        assert self.frequency.bias is not None
         frequency = F.conv2d(codes, y_then_x(self.frequency.weight), y_then_x(self.frequency.bias), padding=1)
         phase = phases(image_conditions["cell"], self.phase.weight).unsqueeze(1)
         x = fourier_features(as_rows(self.coefficient(codes)), as_rows(frequency), phase.new_ones(2), phase)
@@ -156,12 +158,13 @@ class LMLTE(nn.Module):
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         modulation, waves = (gather(maps[name], sites.index) for name in ("modulation", "waves"))
         phase = phases(conditions["cell"], self.render_phase.weight)
-        x = fourier_features(*waves.chunk(2, dim=-1), conditions["coordinate"], phase)
+        amplitude, frequency = waves.chunk(2, dim=-1)
+        x = fourier_features(amplitude, frequency, conditions["coordinate"], phase)
         return self.render(F.linear(x, self.render.layers[0].weight), modulation, sites.weight)
 
 
 def _tables(arguments: dict, encoder: dict, decoder: dict) -> dict:
-    """The ``[model]`` table of either. Raises ValueError for variants of the published code that are not known here."""
+    """The ``[model]`` table of either decoder. Raises ValueError for variants that are not supported."""
     network = arguments["imnet_spec"]
     if network["name"] != "lmmlp":
         raise ValueError(f"imnet {network['name']!r}: only 'lmmlp' is known")
@@ -187,7 +190,7 @@ def _names(state: dict) -> dict[str, str]:
     return names | {max(rendering, key=lambda name: int(name.rpartition(".")[2])): "decoder.render.last"}
 
 
-def _import_lm_liif(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
+def _import_lm_liif(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
     encoder_table, result, rest = take_encoder(arguments, state, encoder)
     table = _tables(arguments, encoder_table, {"use": "lm-liif"})
     table["features"] = {"use": "unfold", "size": 3} if arguments.get("feat_unfold", True) else {"use": "plain"}
@@ -195,7 +198,7 @@ def _import_lm_liif(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
     return table, result | renamed(rest, _names(rest), "LM-LIIF")
 
 
-def _import_lm_lte(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
+def _import_lm_lte(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
     if not arguments.get("cell_decode", True):
         raise ValueError("cell_decode = false: only true is known")
     encoder_table, result, rest = take_encoder(arguments, state, encoder)

@@ -1,7 +1,10 @@
-"""LTE (Lee and Jin, Local Texture Estimator for Implicit Representation Function, CVPR 2022), and LTE+, which is LTE
-with its frequencies stored in another order: all of y, then all of x, where LTE has pairs."""
+"""LTE (Lee and Jin, Local Texture Estimator for Implicit Representation Function, CVPR 2022).
 
-from collections.abc import Mapping
+LTE+ is the same network; its checkpoints store frequencies in another order: all of y, then all of x, instead of pairs.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from attrs import frozen
@@ -13,21 +16,22 @@ from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
 from liif_core.nn import expect_conditions, fourier_features, fused_linear, phases, y_then_x
 
 
-def even(instance, attribute, value: int) -> None:
+def even(instance: object, attribute: object, value: int) -> None:
+    """A check of an option. Raises ValueError."""
     if value < 2 or value % 2:
-        raise ValueError(f"expected an even number from 2, half of it waves, got {value}")
+        raise ValueError(f"expected an even number from 2, got {value}")
 
 
 @frozen
 class LTEOptions:
-    channels: int = option("Channels of the coefficients and of the frequencies: even.", 256, check=even, quick=32)
+    channels: int = option("Channels of the coefficients and of the frequencies; even.", 256, check=even, quick=32)
     hidden: tuple[int, ...] = option(
         "Widths of the hidden layers.", (256, 256, 256), check=deep_iterable(ge(1)), quick=(32, 32)
     )
 
 
 class LTE(nn.Module):
-    """Codes, the query's offset from them and its cell -> out_channels. Its paper adds the bilinear LR image to that."""
+    """Codes, the query's offset from them and its cell -> out_channels. The paper adds the bilinear LR image."""
 
     needs = frozenset({"coordinate", "cell"})
     num_statistics = 0
@@ -43,10 +47,11 @@ class LTE(nn.Module):
         self.frequency = nn.Conv2d(in_channels, options.channels, 3, padding=1)  # in pairs (y, x)
         self.phase = nn.Linear(2, options.channels // 2, bias=False)
         widths = [options.channels, *options.hidden, out_channels]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
         codes = field.dense()
+        assert self.frequency.bias is not None
         frequency = F.conv2d(codes, y_then_x(self.frequency.weight), y_then_x(self.frequency.bias), padding=1)
         return {"coefficient": as_rows(self.coefficient(codes)), "frequency": as_rows(frequency)}
 
@@ -74,22 +79,22 @@ def _table(encoder: dict, channels: int, width: int, hidden: list[int]) -> dict:
 _NAMES = {"coef": "decoder.coefficient", "freq": "decoder.frequency", "phase": "decoder.phase"}
 
 
-def _import_lte(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
+def _import_lte(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
     encoder_table, result, rest = take_encoder(arguments, state, encoder)
     channels = arguments["imnet_spec"]["args"].get("out_dim", 3)
     table = _table(encoder_table, channels, arguments.get("hidden_dim", 256), mlp_widths(arguments, "imnet"))
     return table, result | renamed(rest, _NAMES | mlp_names(rest, "imnet.layers", "decoder.layers"), "LTE")
 
 
-def _import_lte_plus(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
-    """Layers are 1x1 convolutions there, of one width."""
+def _import_lte_plus(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
+    """Published LTE+ has 1x1 convolutions, all of one width, instead of linear layers."""
     encoder_table, result, rest = take_encoder(arguments, state, encoder)
     width = arguments.get("hidden_dim", 256)
     table = _table(encoder_table, arguments.get("out_dim", 3), width, [width] * arguments.get("num_layer", 3))
     decoder = renamed(rest, _NAMES | mlp_names(rest, "layers", "decoder.layers"), "LTE+")
     for name, value in decoder.items():
         if name.startswith("decoder.frequency."):
-            decoder[name] = value.unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)  # from y and x apart to pairs
+            decoder[name] = value.unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)  # from all y, all x to pairs
         elif name.startswith("decoder.layers.") and value.ndim == 4:
             decoder[name] = value.flatten(1)
     return table, result | decoder

@@ -1,12 +1,12 @@
-"""MetaSR (Hu et al., Meta-SR: A Magnification-Arbitrary Network for Super-Resolution, CVPR 2019), as the LIIF authors
-compare with it: a small network says, for each query, by which matrix its code becomes a color.
+"""MetaSR (Hu et al., Meta-SR: A Magnification-Arbitrary Network for Super-Resolution, CVPR 2019), in the version that
+LIIF is compared with: for each query, a small network computes the matrix that maps its code to a color.
 
-The matrix is linear in the network's last hidden layer, and so is the color: the code's part is done once per code in
-``prepare``, and a query is left with a product of two vectors for each output channel. Exact, and two orders of
-magnitude less work than making the matrix.
+The matrix is linear in the network's hidden layer, and so is the color. ``prepare`` therefore computes the product with
+the code once per code, and a query needs one product of two vectors for each output channel. This is exact, and takes
+two orders of magnitude fewer operations than computing the matrix.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Query, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import renamed, take_encoder
-from liif_core.nn import expect_conditions
-from liif_paper.sampling import nearest_code
+from liif_core.nn import expect_conditions, nearest_code
 
-_NUDGE = 1e-6  # keeps a corner that lies exactly between two codes on one side
+_SHIFT = 1e-6  # moves a corner that lies exactly between two codes to one side
 
 
 class CornerSampling(nn.Module):
-    """The code whose feature cell holds the top left corner of the queried pixel.
+    """The code whose feature cell contains the top left corner of the queried pixel.
 
-    A pixel larger than two feature cells (scales below 1/2) is taken to be two wide, so that ``reach`` is finite.
+    A pixel larger than two feature cells (scales below 1/2) counts as two cells wide, so that ``reach`` is finite.
     """
 
     neighbours = 1
@@ -44,14 +43,14 @@ class CornerSampling(nn.Module):
     def _axis(self, place: Tensor, cell: Tensor, codes: int) -> tuple[Tensor, Tensor]:
         """Index and offset of the code along one axis."""
         corner = place - cell.clamp(max=4 / codes) / 2
-        index, center = nearest_code(corner + _NUDGE, codes)
+        index, center = nearest_code(corner + _SHIFT, codes)
         return index, (place - center) * codes
 
 
 @frozen
 class MetaSROptions:
     hidden: int = option(
-        "Width of the hidden layer of the network that makes the matrices.", 256, check=ge(1), quick=32
+        "Width of the hidden layer of the network that computes the matrices.", 256, check=ge(1), quick=32
     )
 
 
@@ -78,7 +77,7 @@ class MetaSR(nn.Module):
         self.second = nn.Linear(options.hidden, in_channels * out_channels)
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
-        """For each code and output channel, what the hidden layer is multiplied by; and what is added to it."""
+        """For each code and output channel, the vector that multiplies the hidden layer, and a bias."""
         codes, channels, hidden = self.sizes
         weight = self.second.weight.view(codes, channels, hidden).permute(1, 2, 0).reshape(-1, codes)
         bias = self.second.bias.view(codes, channels).t()
@@ -96,7 +95,7 @@ class MetaSR(nn.Module):
         return blend((weight @ x.unsqueeze(-1)).squeeze(-1) + bias, sites.weight)
 
     def _hidden(self, offset: Tensor, cell: Tensor) -> Tensor:
-        """(K, B or 1, *Q, hidden). Codes are taken to sit at their cells' corners, and queries at their pixels'."""
+        """(K, B or 1, *Q, hidden). The offset is between the top left corners of the feature cell and of the pixel."""
         with torch.autocast(offset.device.type, enabled=False):
             corner = (offset - cell / 2 + 1) / 2
             height = (cell[..., :1] / 2).expand(*corner.shape[:-1], 1)
@@ -105,7 +104,7 @@ class MetaSR(nn.Module):
             )
 
 
-def _import_metasr(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
+def _import_metasr(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
     table, result, rest = take_encoder(arguments, state, encoder)
     table = {
         "encoder": table,

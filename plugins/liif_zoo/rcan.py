@@ -16,7 +16,7 @@ class RCANOptions:
     groups: int = option("Residual groups.", 10, check=ge(1), quick=2)
     blocks: int = option("Residual channel attention blocks of each group.", 20, check=ge(1), quick=2)
     channels: int = option("Channels of every layer, and of the output.", 64, check=ge(1), quick=16)
-    reduction: int = option("How many times fewer channels the attention has inside.", 16, check=ge(1), quick=4)
+    reduction: int = option("Factor by which the attention reduces the number of channels.", 16, check=ge(1), quick=4)
 
     def __attrs_post_init__(self):
         if self.reduction > self.channels:
@@ -81,7 +81,7 @@ class RCAN(nn.Module):
 
 
 def _import_rcan(arguments: dict, state: dict) -> tuple[dict, dict]:
-    """The published RCAN, whose layers have numbers for names."""
+    """The published RCAN."""
     published = RCANOptions()
     groups, blocks = arguments.get("n_resgroups", published.groups), arguments.get("n_resblocks", published.blocks)
     table = {
@@ -98,7 +98,7 @@ def _import_rcan(arguments: dict, state: dict) -> tuple[dict, dict]:
             old, new = f"body.{i}.body.{j}.body", f"groups.{i}.blocks.{j}"
             names |= {f"{old}.0": f"{new}.first", f"{old}.2": f"{new}.second"}
             names |= {f"{old}.3.conv_du.0": f"{new}.attention.squeeze", f"{old}.3.conv_du.2": f"{new}.attention.excite"}
-    unused = ("sub_mean.", "add_mean.")  # stored by the published code, and not applied by it
+    unused = ("sub_mean.", "add_mean.")  # stored in published checkpoints, but not applied by the published code
     kept = {name: value for name, value in state.items() if not name.startswith(unused)}
     return table, renamed(kept, names, "RCAN")
 

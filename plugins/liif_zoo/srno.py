@@ -1,12 +1,12 @@
 """SRNO (Wei and Zhang, Super-Resolution Neural Operator, CVPR 2023): Galerkin attention over all queries of an image.
 
-A query's color depends on the others, but each layer treats them alike, and knows of the rest one matrix per head, a
-mean over all queries. So they can come in windows: a pass over all of them for each block, and one for the colors,
-give what one pass over everything would, in bounded memory. With that matrix known, the attention and the layer after
-it are one linear layer, the same for every query.
+Each attention depends on the set of queries only through one matrix per head, a mean over all queries. These means are
+the decoder's statistics, so that queries are decoded in chunks with the same result as in one call, in bounded memory.
+Once its matrices are known, an attention and the layer after it are one linear layer, the same for all queries.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,9 @@ from liif_core.nn import expect_conditions, fused_linear
 
 @frozen
 class SRNOOptions:
-    width: int = option("Channels of a query inside.", 256, check=ge(2), quick=32)
-    heads: int = option("Heads of each attention.", 16, check=ge(1), quick=4)
-    blocks: int = option("Blocks of attention.", 2, check=ge(1))
+    width: int = option("Channels of a query in the attention blocks.", 256, check=ge(2), quick=32)
+    heads: int = option("Attention heads of each block.", 16, check=ge(1), quick=4)
+    blocks: int = option("Attention blocks.", 2, check=ge(1))
     hidden: int = option("Width of the last hidden layer.", 256, check=ge(1), quick=32)
 
     def __attrs_post_init__(self) -> None:
@@ -32,7 +32,7 @@ class SRNOOptions:
 
 
 class HeadNorm(nn.Module):
-    """Layer normalization of each head's part of a linear layer: by the unbiased deviation, plus 1e-5."""
+    """Layer normalization of each head's part of a linear layer, divided by the unbiased deviation plus 1e-5."""
 
     def __init__(self, heads: int, width: int):
         super().__init__()
@@ -40,13 +40,13 @@ class HeadNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(heads, 1, width))
 
     def forward(self, x: Tensor, layer: nn.Linear) -> Tensor:
-        """(B, N, in) -> (B, heads, N, d), float32. The mean is taken from the layer, not from each of its outputs."""
+        """(B, N, in) -> (B, heads, N, d), float32. The mean is subtracted from the layer, not from its outputs."""
         heads, _, width = self.weight.shape
         weight, bias = (part.unflatten(0, (heads, width)) for part in (layer.weight, layer.bias))
         weight, bias = (part - part.mean(1, keepdim=True) for part in (weight, bias))
-        centerd = fused_linear(x, weight.flatten(0, 1), bias.flatten(), "none").unflatten(-1, (heads, width)).float()
-        deviation = torch.linalg.vector_norm(centerd, dim=-1, keepdim=True) / (width - 1) ** 0.5
-        return torch.addcmul(self.bias, (centerd / (deviation + 1e-5)).transpose(1, 2), self.weight)
+        centered = fused_linear(x, weight.flatten(0, 1), bias.flatten(), "none").unflatten(-1, (heads, width)).float()
+        deviation = torch.linalg.vector_norm(centered, dim=-1, keepdim=True) / (width - 1) ** 0.5
+        return torch.addcmul(self.bias, (centered / (deviation + 1e-5)).transpose(1, 2), self.weight)
 
 
 class GalerkinBlock(nn.Module):
@@ -66,7 +66,7 @@ class GalerkinBlock(nn.Module):
             return key.mT @ value / x.shape[1]
 
     def layer_of(self, statistic: Tensor) -> Tensor:
-        """(B, width, width + 1): weight and bias of the linear layer that attention, sum and ``first`` are together."""
+        """(B, width, width + 1): weight and bias of the one linear layer that equals attention, sum and ``first``."""
         with torch.autocast(statistic.device.type, enabled=False):
             first, heads = self.first.weight.float(), (self.heads, -1)
             attended = (statistic.mT @ self.query.weight.float().unflatten(0, heads)).flatten(1, 2)
@@ -85,7 +85,7 @@ class GalerkinBlock(nn.Module):
 
 
 class SRNO(nn.Module):
-    """Codes, the query's offsets from them and its cell -> out_channels. Its paper adds the bilinear LR image to that."""
+    """Codes, the query's offsets from them and its cell -> out_channels. The paper adds the bilinear LR image."""
 
     needs = frozenset({"coordinate", "cell"})
     scale_dependent = False
@@ -100,12 +100,12 @@ class SRNO(nn.Module):
         self.neighbours = neighbours
         self.code = nn.Linear(neighbours * in_channels, options.width, bias=False)
         self.condition = nn.Linear(2 * neighbours + 2, options.width)
-        self.blocks = nn.ModuleList(GalerkinBlock(options.width, options.heads) for _ in range(options.blocks))
+        self.blocks: Any = nn.ModuleList(GalerkinBlock(options.width, options.heads) for _ in range(options.blocks))
         self.first = nn.Linear(options.width, options.hidden)
         self.last = nn.Linear(options.hidden, out_channels)
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
-        """What a code adds to a query as its first, second, ... neighbour: (B, h * w * K, width)."""
+        """The first layer's product with each code as the first, second, ... neighbour: (B, h * w * K, width)."""
         weight = self.code.weight.unflatten(1, (self.neighbours, -1)).transpose(0, 1)  # (K, width, in_channels)
         rows = as_rows(field.linear(weight.flatten(0, 1)))
         return {"code": rows.unflatten(2, (self.neighbours, -1)).flatten(1, 2)}
@@ -117,7 +117,7 @@ class SRNO(nn.Module):
         return self.blocks[len(known)].statistic(x)
 
     def with_statistic(self, known: Known, statistic: Tensor) -> Known:
-        """Of each statistic, the linear layer that its block's attention then is."""
+        """Keeps, of each statistic, the linear layer of its block."""
         return (*known, self.blocks[len(known)].layer_of(statistic))
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known = ()) -> Tensor:
@@ -129,7 +129,7 @@ class SRNO(nn.Module):
         return self.last(hidden).unflatten(1, entered.shape[1:-1])
 
     def _entered(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
-        """(B, *Q, width): the first layer, of all neighbours' offsets, their codes times their weights, and the cell."""
+        """(B, *Q, width): the first layer of the neighbours' offsets, their codes times their weights, and the cell."""
         own = torch.arange(self.neighbours, device=sites.index.device).view(-1, *[1] * (sites.index.ndim - 1))
         code = blend(gather(maps["code"], sites.index * self.neighbours + own), sites.weight)
         with torch.autocast(code.device.type, enabled=False):
@@ -141,9 +141,9 @@ class SRNO(nn.Module):
         return code + condition.to(code.dtype)
 
 
-def _import_srno(arguments: dict, state: dict, encoder) -> tuple[dict, dict]:
+def _import_srno(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
     encoder_table, result, rest = take_encoder(arguments, state, encoder)
-    width, heads = arguments.get("width", 256), arguments.get("blocks", 16)  # "blocks" are heads there
+    width, heads = arguments.get("width", 256), arguments.get("blocks", 16)  # published as "blocks"
     table = {
         "residual": "bilinear",
         "encoder": encoder_table,

@@ -1,5 +1,7 @@
-"""SwinIR without its upsampler (Liang et al., SwinIR: Image Restoration Using Swin Transformer, ICCVW 2021), as LTE
-uses it. Tokens are channels-last, (B, h, w, C), so that convolutions and attention read the same memory."""
+"""SwinIR without its upsampler (Liang et al., SwinIR: Image Restoration Using Swin Transformer, ICCVW 2021), the
+encoder of LTE's best results. Tokens are channels-last, (B, h, w, C), as convolutions and attention read them."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +21,9 @@ class SwinIROptions:
     groups: int = option("Residual groups.", 6, check=ge(1), quick=2)
     blocks: int = option("Swin blocks of each group; every second one has shifted windows.", 6, check=ge(1), quick=2)
     channels: int = option("Channels of a token.", 180, check=ge(1), quick=16)
-    heads: int = option("Attention heads; they share the channels evenly.", 6, check=ge(1), quick=2)
+    heads: int = option("Attention heads; a divisor of channels.", 6, check=ge(1), quick=2)
     window: int = option("Side of an attention window, in pixels; even.", 8, check=ge(2))
-    mlp_ratio: float = option("Hidden width of each block's MLP, in channels of a token.", 2.0, check=gt(0))
+    mlp_ratio: float = option("Hidden width of each block's MLP, as a multiple of channels.", 2.0, check=gt(0))
     out_channels: int = option("Channels of the output.", 64, check=ge(1), quick=16)
 
     def __attrs_post_init__(self):
@@ -46,11 +48,11 @@ class WindowAttention(nn.Module):
         self.position = nn.Parameter(torch.zeros((2 * self.window - 1) ** 2, self.heads))  # row-major, query minus key
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shifted windows are cut where the image ends, into halves and quarters.
+        """Shifted windows end at the image's edges, where they are halves and quarters.
 
-        Published code shifts the image cyclically instead, and adds -100 where two tokens of a window do not belong
-        together. Beside exp(-100) = 4e-44 their weight rounds to nothing, so results are equal; but only what is left
-        out altogether makes the receptive radius exactly finite, and it costs nothing to compute.
+        Published code shifts the image cyclically instead, and adds -100 to the attention between tokens that are not
+        neighbours in the image. Its weight of exp(-100) = 4e-44 rounds to 0, so results are equal. Without these tokens
+        the receptive radius is exactly finite, and there is less to compute.
         """
         bias, full, half = self._bias(), self.window, self.window // 2
         if not self.shifted:
@@ -96,14 +98,13 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = WindowAttention(options, shifted)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.ModuleList([nn.Linear(width, hidden), nn.Linear(hidden, width)])
+        self.mlp: Any = nn.ModuleList([nn.Linear(width, hidden), nn.Linear(hidden, width)])
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
         hidden = self.mlp_norm(x)
-        for layer, then in zip(self.mlp, ("gelu", "none")):
-            hidden = fused_linear(hidden, layer.weight, layer.bias, then)
-        return x + hidden
+        hidden = fused_linear(hidden, self.mlp[0].weight, self.mlp[0].bias, "gelu")
+        return x + fused_linear(hidden, self.mlp[1].weight, self.mlp[1].bias, "none")
 
 
 class Group(nn.Module):
@@ -133,7 +134,7 @@ class SwinIR(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.tail = nn.Conv2d(width, width, 3, padding=1)
         self.output = nn.Conv2d(width, options.out_channels, 3, padding=1)
-        for module in self.modules():  # as Swin begins
+        for module in self.modules():  # as Swin is initialized
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
@@ -147,9 +148,10 @@ class SwinIR(nn.Module):
 
 
 def _radius(groups: int, blocks: int, window: int) -> int:
-    """How far one code sees: the furthest first pixel of those at the places in a window, from the last layer back.
+    """How many pixels away the image can change a code: the largest distance over the positions in a window.
 
-    Windows and their shifts are their own mirror images, so it is the same to all sides.
+    It follows the layers from the last to the first, towards smaller indices. Windows and their shifts are symmetric,
+    so the distance is the same in all directions.
     """
     furthest = 0
     for place in range(window):
@@ -158,16 +160,16 @@ def _radius(groups: int, blocks: int, window: int) -> int:
             first -= 1  # and a group's
             for block in reversed(range(blocks)):
                 shift = block % 2 * (window // 2)
-                first = (first - shift) // window * window + shift  # where its window begins
+                first = (first - shift) // window * window + shift  # the first pixel of its window
         furthest = max(furthest, place - (first - 1))  # and the first convolution
     return furthest
 
 
-_ONLY = {  # with another value of any of these it is another network
+_ONLY = {  # other values of these are other networks
     "patch_size": 1, "qkv_bias": True, "qk_scale": None, "ape": False, "patch_norm": True, "img_range": 1,
     "upsampler": "pixelshuffle", "resi_connection": "1conv",
 }  # fmt: skip
-_UNUSED = {  # of the upsampler, of training, or seen in the parameters' shapes
+_UNUSED = {  # of the upsampler or of training, or implied by the parameters' shapes
     "no_upsampling", "upscale", "drop_rate", "attn_drop_rate", "drop_path_rate", "use_checkpoint", "in_chans",
 }  # fmt: skip
 _LAYERS = {
@@ -182,7 +184,7 @@ _BLOCK = {
 
 
 def _import_swinir(arguments: dict, state: dict) -> tuple[dict, dict]:
-    """The published SwinIR, with as many blocks and heads in every group."""
+    """The published SwinIR, with the same number of blocks and heads in every group."""
     given = {name: value for name, value in arguments.items() if name not in _UNUSED}
     depths, heads = list(given.pop("depths", [6] * 6)), list(given.pop("num_heads", [6] * 6))
     table = {
@@ -208,7 +210,7 @@ def _import_swinir(arguments: dict, state: dict) -> tuple[dict, dict]:
         for j in range(depth):
             old, new = f"layers.{i}.residual_group.blocks.{j}", f"groups.{i}.blocks.{j}"
             names |= {f"{old}.{theirs}": f"{new}.{ours}" for theirs, ours in _BLOCK.items()}
-    computed = (".attn_mask", ".relative_position_index")  # stored by the published code; they follow from the sizes
+    computed = (".attn_mask", ".relative_position_index")  # stored in published checkpoints; they follow from the sizes
     kept = {name: value for name, value in state.items() if not name.endswith(computed)}
     return table, renamed(kept, names, "SwinIR")
 

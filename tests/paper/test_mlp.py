@@ -83,7 +83,7 @@ def test_gradients_are_those_of_the_plain_path(registry):
 
 
 def test_conditions_stay_float32_under_autocast(registry):
-    """In half precision a query is misplaced by a fifth of a pixel; the first layer's conditions must not be rounded."""
+    """Half precision would misplace a query by a fifth of a pixel: the first layer's conditions stay unrounded."""
     component, _ = registry.find("decoder", "mlp")
     decoder = component.build(
         component.options(hidden=()), in_channels=1, out_channels=1, neighbours=1, conditions={"coordinate": 2}

@@ -66,7 +66,7 @@ def test_picks_what_grid_sample_picks(sampling, name, grid):
 def test_in_range_and_weights_sum_to_one(sampling, name, grid):
     sites = sampling(name)(points(border_coordinates(grid)), grid)
     assert sites.index.dtype == torch.int64
-    assert 0 <= sites.index.min() and sites.index.max() < grid[0] * grid[1]
+    assert sites.index.min() >= 0 and sites.index.max() < grid[0] * grid[1]
     assert (sites.weight >= 0).all()
     torch.testing.assert_close(sites.weight.sum(0), torch.ones(sites.weight.shape[1:]), rtol=0, atol=1e-6)
 

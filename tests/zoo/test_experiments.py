@@ -11,7 +11,8 @@ from liif_core.cli import liif_run
 from liif_core.data.crops import CropDataset, batches
 from liif_core.data.sources import open_images
 from liif_core.experiment.schema import Cosine, MultiStep
-from liif_core.training.trainer import l1_loss, rate_factor
+from liif_core.training.optimization import l1_loss
+from liif_core.training.schedule import rate_factor
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 LIIF = MultiStep((200, 400, 600, 800), 0.5)

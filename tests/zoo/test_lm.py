@@ -147,7 +147,7 @@ def test_gradients_are_those_of_the_formula(registry, variant):
     expected = torch.autograd.grad(answer(model, features, coord, cell).square().sum(), list(learned.values()))
     for name, fast, slow in zip(learned, found, expected):
         tolerance = 1e-4 * slow.abs().max().item()
-        torch.testing.assert_close(fast, slow, rtol=0, atol=tolerance, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(fast, slow, rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("name", ["phase", "render_phase"])
