@@ -1,18 +1,33 @@
-"""Small parts of every kind that keep their contracts, and what the checks of ``liif_core.testing`` say of a part."""
+"""Small components of every kind that keep their contracts, and the failures of the checks of ``liif_core.testing``."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from liif_core import Component, LatentField, NoOptions, as_rows, blend, gather
+from liif_core import (
+    Component,
+    ContinuousImage,
+    ContinuousModel,
+    LatentField,
+    NoOptions,
+    Query,
+    TilePlacement,
+    as_rows,
+    bicubic,
+    blend,
+    gather,
+)
 from liif_core.testing import CHECKS
 from liif_core.testing.conditioning import ConditioningCase
-from liif_core.testing.decoder import DecoderCase
+from liif_core.testing.decoder_case import DecoderCase
+from liif_core.testing.degradation import DegradationCase
 from liif_core.testing.encoder import EncoderCase
 from liif_core.testing.features import FeaturesCase
 from liif_core.testing.reference import reference_sites
 from liif_core.testing.running import failures
 from liif_core.testing.sampling import SamplingCase
+from liif_core.testing.whole_model import ModelCase
 
 CASES = {
     "encoder": EncoderCase,
@@ -20,6 +35,8 @@ CASES = {
     "sampling": SamplingCase,
     "conditioning": ConditioningCase,
     "decoder": DecoderCase,
+    "model": ModelCase,
+    "degradation": DegradationCase,
 }
 
 
@@ -36,7 +53,7 @@ class Encoder(nn.Module):
 
 
 class Patches(nn.Module):
-    """Works on squares of four pixels, so a code sees what is in its own: up to three pixels away."""
+    """Works on squares of 4 x 4 pixels: a code sees its own square, up to three pixels away."""
 
     multiple_of, receptive_radius, out_channels = 4, 3, 6
 
@@ -58,6 +75,26 @@ class Attention(Encoder):
         return features * features.mean((2, 3), keepdim=True).sigmoid()
 
 
+class Halves(nn.Module):
+    """A code for every 2 x 2 pixels, made of those and one more row and column on every side."""
+
+    multiple_of, receptive_radius, out_channels = 2, 1, 5
+
+    def __init__(self, options, in_channels):
+        super().__init__()
+        self.layer = nn.Conv2d(in_channels, 5, 4, stride=2, padding=1)
+
+    def forward(self, image):
+        return self.layer(image)
+
+
+class Doubled(Encoder):
+    """Four codes for every pixel."""
+
+    def forward(self, image):
+        return super().forward(image).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+
 class Field(LatentField):
     def __init__(self, features, codes):
         self.features, self.codes, self.channels = features, codes, codes.shape[1]
@@ -75,6 +112,18 @@ class Features(nn.Module):
 
     def forward(self, features):
         return Field(features, self.mix(features))
+
+
+class FineFeatures(Features):
+    """Four codes for every code of the encoder, on a grid of their own."""
+
+    class Fine(Field):
+        @property
+        def grid(self):
+            return self.codes.shape[-2], self.codes.shape[-1]
+
+    def forward(self, features):
+        return self.Fine(features, F.interpolate(self.mix(features), scale_factor=2))
 
 
 class Sampling(nn.Module):
@@ -98,6 +147,16 @@ class Conditioning(nn.Module):
         cell = (query.cell * torch.tensor(grid, device=query.cell.device)).unsqueeze(0).expand_as(sites.offset)
         with torch.autocast(cell.device.type, enabled=False):
             return torch.sin(self.layer(torch.cat([sites.offset, cell], dim=-1)))
+
+
+class CellCondition(nn.Module):
+    channels, scope = 2, "image"
+
+    def __init__(self, options):
+        super().__init__()
+
+    def forward(self, query, sites, grid):
+        return (query.cell * query.cell.new_tensor(grid)).unsqueeze(0)
 
 
 class Decoder(nn.Module):
@@ -150,6 +209,20 @@ class StatisticsDecoder(Decoder):
         return (colors - mean) / (spread + 0.1)
 
 
+class ImageDecoder(Decoder):
+    """Samples the image, with everything around each pixel."""
+
+    radius = None
+
+    def __init__(self, options, in_channels, out_channels, neighbours, conditions):
+        super().__init__(options, in_channels, out_channels, neighbours, conditions)
+        self.pixels = nn.Conv2d(out_channels, 16, 1)
+
+    def prepare(self, field, image_conditions):
+        image = F.interpolate(field.image - field.image.mean((2, 3), keepdim=True), field.grid)
+        return {"code": as_rows(self.code(field.dense()) + self.pixels(image))}
+
+
 class CellDecoder(Decoder):
     """Prepares for one cell."""
 
@@ -159,20 +232,119 @@ class CellDecoder(Decoder):
         return {"code": as_rows(self.code(field.dense()) * (1 + image_conditions["cell"][:, :1, None, None]))}
 
 
+class ModelImage(ContinuousImage):
+    def __init__(self, codes, tile, num_statistics):
+        self.codes, self.tile, self.size, self.num_statistics = codes, tile, tile.size, num_statistics
+        self.channels, self.device = codes.shape[1], codes.device
+
+    def query(self, where, cell=None, statistics=()):
+        if not isinstance(where, Query):
+            if cell is None:
+                raise ValueError("cell: needed with coordinates")
+            where = Query.points(where, cell)
+        return self.colors(where)
+
+    def colors(self, query):
+        y, x = query.places
+        (rows, columns), own = self.size, self.codes.shape[-2:]
+        row = ((y.float() + 1) / 2 * rows).floor().long().clamp(0, rows - 1) - self.tile.top
+        column = ((x.float() + 1) / 2 * columns).floor().long().clamp(0, columns - 1) - self.tile.left
+        index = row.clamp(0, own[0] - 1) * own[1] + column.clamp(0, own[1] - 1)
+        area = query.cell.prod(-1, keepdim=True)
+        return gather(as_rows(self.codes), index.unsqueeze(0))[0] * (1 + 0.1 * area)
+
+
+class Model(ContinuousModel):
+    """A convolution, and the nearest of its codes."""
+
+    multiple_of, halo, num_statistics, image_class = 1, 2, 0, ModelImage
+
+    def __init__(self, options, channels):
+        super().__init__()
+        self.channels = channels
+        self.layer = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def encode(self, image, placement=None):
+        if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
+            raise ValueError(f"image: expected (B, {self.channels}, h, w), got {tuple(image.shape)}")
+        tile = placement or TilePlacement((image.shape[-2], image.shape[-1]), 0, 0)
+        return self.image_class(self.codes(image), tile, self.num_statistics)
+
+    def codes(self, image):
+        return self.layer(image).float()
+
+
+class StatisticsImage(ModelImage):
+    """Colors minus their mean over all queries."""
+
+    def partial_statistic(self, query, statistics):
+        return self.colors(query).flatten(1, -2).mean(1)
+
+    def query(self, where, cell=None, statistics=()):
+        colors = super().query(where, cell)
+        mean = statistics[0] if statistics else colors.flatten(1, -2).mean(1)
+        return colors - mean.view(len(mean), *[1] * (colors.ndim - 2), -1)
+
+
+class StatisticsModel(Model):
+    num_statistics, image_class = 1, StatisticsImage
+
+
+class WholeImageModel(Model):
+    """Sees the whole image."""
+
+    halo = None
+
+    def codes(self, image):
+        codes = super().codes(image)
+        return codes - codes.mean((2, 3), keepdim=True)
+
+
+class WholeSetImage(ModelImage):
+    def query(self, where, cell=None, statistics=()):
+        colors = super().query(where, cell)
+        return colors - colors.amax(tuple(range(1, colors.ndim - 1)), keepdim=True)
+
+
+class WholeSetModel(Model):
+    num_statistics, image_class = None, WholeSetImage
+
+
+class Degradation:
+    """Bicubic downscaling, a random change of brightness, and noise."""
+
+    def __init__(self, options):
+        pass
+
+    def __call__(self, image, size, rng):
+        small = bicubic(image, size).astype(float) + rng.uniform(-10, 10)
+        return (small + rng.normal(0, 3, small.shape)).round().clip(0, 255).astype(np.uint8)
+
+
 GOOD = {
     Encoder: "encoder",
     Patches: "encoder",
     Attention: "encoder",
+    Halves: "encoder",
+    Doubled: "encoder",
     Features: "features",
+    FineFeatures: "features",
     Sampling: "sampling",
     Conditioning: "conditioning",
+    CellCondition: "conditioning",
     Decoder: "decoder",
     WholeSetDecoder: "decoder",
     StatisticsDecoder: "decoder",
     CellDecoder: "decoder",
+    ImageDecoder: "decoder",
+    Model: "model",
+    StatisticsModel: "model",
+    WholeImageModel: "model",
+    WholeSetModel: "model",
+    Degradation: "degradation",
 }
 
 
 def failing(kind, build, options=NoOptions, given=None):
-    """What each check that fails says, by its name."""
+    """The error of each check that fails, by its name."""
     return failures(CASES[kind](Component("tried", build, options), given), CHECKS[kind])

@@ -12,7 +12,7 @@ def counter() -> FlopCounterMode:
 
     ``get_total_flops() / 2`` are multiply-adds; what is done to single numbers is not counted.
     """
-    extra = {torch.ops.aten.addmm_: _product}
+    extra: dict[Any, Any] = {torch.ops.aten.addmm_: _product}
     if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
         extra[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = _attention
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):

@@ -21,7 +21,7 @@ def options_frozen(case: Case) -> None:
     if not (isinstance(cls, type) and attrs.has(cls)):
         fail(f"{cls!r} is not an attrs class: decorate it with @attrs.frozen")
     try:
-        cls.__new__(cls).probe = None
+        setattr(cls.__new__(cls), "probe", None)  # noqa: B010 - the class has no such attribute
     except attrs.exceptions.FrozenInstanceError:
         return
     except AttributeError:
@@ -166,7 +166,8 @@ def gradients(case: Case) -> None:
 def _backward(outputs: Tensors) -> None:
     values = [value for value in outputs.values() if value.requires_grad]
     if values:
-        sum((value * torch.linspace(0.5, 1.5, value.numel()).view(value.shape)).sum() for value in values).backward()
+        weighted = [(value * torch.linspace(0.5, 1.5, value.numel()).view(value.shape)).sum() for value in values]
+        torch.stack(weighted).sum().backward()
 
 
 def inference_mode(case: Case) -> None:

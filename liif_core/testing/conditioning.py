@@ -130,7 +130,7 @@ def _slope(
     query = Query.points(inputs["coord"], inputs["cell"])
     kept = reference_sites(query, case.grid, case.neighbours)
     home = query.coord - kept.offset / torch.tensor(case.grid)
-    values = []
+    values: list[float] = []
     for sign in (-1, 1):
         moved = {**inputs, name: inputs[name] + sign * by * step}
         query = Query.points(moved["coord"], moved["cell"])

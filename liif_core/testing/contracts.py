@@ -9,6 +9,7 @@ from liif_core.registry.components import Component
 from liif_core.testing import conditioning, decoder, degradation, encoder, features, sampling, whole_model
 from liif_core.testing.case import Case, Check, Tensors
 from liif_core.testing.common import OPTIONS
+from liif_core.testing.decoder_case import DecoderCase
 from liif_core.testing.running import Contract, run
 
 CHECKS: Mapping[str, tuple[Check, ...]] = {
@@ -84,7 +85,7 @@ def check_decoder(
     name -> width of those that it receives. "coordinate" and "cell" of width 2 are those of the default components; any
     other condition is a smooth function of the offset. ``has_parameters``: False for a decoder without parameters.
     """
-    case = decoder.DecoderCase(component, options, in_channels, out_channels, neighbours, conditions, has_parameters)
+    case = DecoderCase(component, options, in_channels, out_channels, neighbours, conditions, has_parameters)
     run(case, decoder.CHECKS, expected_failures)
 
 
@@ -140,7 +141,7 @@ class ConditioningContract(Contract, case=conditioning.ConditioningCase, checks=
     """The checks of a conditioning. Attributes: those of ``Contract``."""
 
 
-class DecoderContract(Contract, case=decoder.DecoderCase, checks=decoder.CHECKS):
+class DecoderContract(Contract, case=DecoderCase, checks=decoder.CHECKS):
     """The checks of a decoder. Attributes: those of ``Contract``, and the sizes of ``check_decoder``."""
 
 

@@ -55,8 +55,9 @@ class EncoderCase(Case):
 
 def padded(module: Any, image: Tensor) -> Tensor:
     """The features that the framework computes for an image of any size, which it pads to ``multiple_of``."""
-    model = ComposedModel(module, nn.Identity(), nn.Identity(), {}, nn.Identity(), channels=image.shape[1])
-    return model.encoded(image)
+    rest = nn.Identity()
+    features: Tensor = ComposedModel(module, rest, rest, {}, rest, channels=image.shape[1]).encoded(image)
+    return features
 
 
 def _codes_per_pixel(case: EncoderCase, module: Any) -> Ratio:
@@ -77,7 +78,7 @@ def size(case: EncoderCase) -> None:
     module = case.build()
     multiple = module.multiple_of
     ratio = _codes_per_pixel(case, module)
-    words = "" if ratio == (1, 1) else f" ({ratio[0]} by {ratio[1]} codes per pixel)"
+    words = "" if ratio[0] == ratio[1] == 1 else f" ({ratio[0]} by {ratio[1]} codes per pixel)"
     if any((multiple * axis).denominator > 1 for axis in ratio):
         fail(f"multiple_of is {multiple}, and {multiple} pixels are not a whole number of codes{words}")
     sides = range(multiple, 2 * multiple + multiple + 1, multiple)

@@ -67,12 +67,12 @@ def _by_gradient(model: Any, strip: Tensor, axis: int, position: float, halo: in
     colors = _colors(model, source, axis, torch.tensor([position]))
     if not colors.requires_grad:
         return None
-    colors.backward(random(*colors.shape, low=0.5))  # type: ignore[no-untyped-call]
+    colors.backward(random(*colors.shape, low=0.5))
     if source.grad is None:
         return None
     gradient = source.grad.abs().nan_to_num(0, 0, 0).amax([a for a in range(4) if a != axis])
     distances = [max(place - position, position - place - 1, -1) for place in gradient.nonzero().flatten().tolist()]
-    needed = max([0, *(math.floor(distance) + 1 for distance in distances)])
+    needed: int = max([0, *(math.floor(distance) + 1 for distance in distances)])
     if needed > halo:
         fail(f"declared {halo}, but a color depends on pixels {max(distances):.2f} away, for which {needed} is needed")
     return needed

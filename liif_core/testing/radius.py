@@ -103,7 +103,7 @@ def _by_gradient(function: Function, strip: Tensor, axis: int, radius: int, unit
             return None
         if not output.requires_grad:
             return None
-        output.backward(random(*output.shape).to(output.dtype))  # type: ignore[no-untyped-call]
+        output.backward(random(*output.shape).to(output.dtype))
         if source.grad is None:
             return None
         gradient = source.grad.abs().nan_to_num(0, 0, 0).amax([a for a in range(4) if a != axis])

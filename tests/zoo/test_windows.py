@@ -161,11 +161,13 @@ def test_without_statistics_a_part_has_other_colors(srno):
             own = expected[:, :, down, across].permute(0, 2, 3, 1)
             expect_same(picture.query(part, statistics=statistics), own)
             assert (picture.query(part) - own).abs().max() > 1e-3
-            assert (picture.query(part, statistics=statistics[:1]) - own).abs().max() > 1e-4  # the second statistic counts as well
+            assert (
+                picture.query(part, statistics=statistics[:1]) - own
+            ).abs().max() > 1e-4  # the second statistic counts as well
 
 
 def test_plans_of_a_region_see_the_whole(srno):
-    """With less memory, first the whole image is tiled for its statistics, then the region too; the result is the same."""
+    """With less memory, first the image is tiled for its statistics, then the region too; the result is the same."""
     within, size = (60, 70), (120, 105)
     image = picture_of(1, 3, *within)
     expected = at_once(srno, image, size)
@@ -177,7 +179,7 @@ def test_plans_of_a_region_see_the_whole(srno):
         expect_same(found, expected[:, :, 30:90, 20:80])
         assert done == total_pixels(srno, within, shape, region) == 60 * 60 + 2 * 120 * 105
         parts.append(encoded)
-    assert parts == [1 + 1, 2 * 4 + 1, 2 * 12 + 4]  # the tiles of the whole image, for each of two statistics (one tile alone is kept), and the region's
+    assert parts == [1 + 1, 2 * 4 + 1, 2 * 12 + 4]  # tiles for the statistics, and of the region
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 1_000_000])
@@ -349,7 +351,7 @@ def test_one_cell_per_image_and_call(models, name):
         expect_same(m.encode(image[i : i + 1]).query(coord[i : i + 1], each[i]), own[i : i + 1])
     several = one.repeat(2, 40, 1)
     several[1, 7, 0] += 1e-3
-    with pytest.raises(ValueError, match="^cell: this decoder prepares an image for one cell at a time; query one cell per call"):
+    with pytest.raises(ValueError, match="^cell: this decoder prepares an image for one cell at a time; query one"):
         picture.query(coord, several)
     expect_same(picture.query(coord, one), m.encode(image).query(coord, one))  # the refused call left no trace
 
