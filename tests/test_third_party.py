@@ -13,14 +13,29 @@ from pathlib import Path
 
 import pytest
 import tiny
+from PIL import Image
 
 from liif_core import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = {  # distribution -> the arguments of an experiment that uses it
-    "liif-rdn": ["experiments/rdn_liif.toml"],
-    "liif-lte": ["experiments/edsr_lte.toml", "--set", "model.decoder.use=liif-lte:lte"],
+QUICK = ["--profile", "quick"]
+TRAINED = {  # distribution -> the arguments of an experiment that uses it, and where it is named there
+    "liif-rdn": (["experiments/rdn_liif.toml", *QUICK], "model.encoder.use: no encoder is named 'liif-rdn:rdn'"),
+    "liif-lte": (
+        ["experiments/edsr_lte.toml", *QUICK, "--set", "model.decoder.use=liif-lte:lte"],
+        "model.decoder.use: no decoder is named 'liif-lte:lte'",
+    ),
+    "liif-splat": (
+        ["splat.toml", "--set", "model.use=liif-splat:splat", "--set", "model.width=8"],
+        "model.use: no model is named 'liif-splat:splat'",
+    ),
+    "liif-jpeg": (
+        ["experiments/edsr_liif.toml", *QUICK, "--set", 'data.degradation={use="liif-jpeg:jpeg", quality=[30, 90]}'],
+        "data.degradation.use: no degradation is named 'liif-jpeg:jpeg'",
+    ),
 }
+PACKS = {"liif-tiny": "edsr-liif-tiny"}  # distribution -> a trained model that it offers
+EXAMPLES = [*TRAINED, *PACKS]
 
 
 def test_every_example_is_here():
@@ -93,6 +108,7 @@ def bare(wheels, tmp_path_factory):
 def place(tmp_path):
     """A folder with the experiments and some images, away from the clone."""
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    shutil.copy(ROOT / "plugins" / "liif-splat" / "splat.toml", tmp_path)
     tiny.photographs(tmp_path / "images")
     return tmp_path
 
@@ -109,7 +125,11 @@ def run(python, *arguments, folder, **variables):
     )
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+def version_of(name):
+    return tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())["project"]["version"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_two_steps(name, full, place):
     images = 'images={source="folder", path="images"}'
     changes = [
@@ -122,20 +142,34 @@ def test_two_steps(name, full, place):
     ]
     changes += [f"validate.{images}", "validate.every=1", f'evaluate=[{{name="few", scales=[2.5], {images}}}]']
     overrides = [part for change in changes for part in ("--set", change)]
-    options = ["--profile", "samples", "--out", "out", "--device", "cpu", "--quiet"]
-    done = run(full, "-m", "liif_core", "run", *EXAMPLES[name], *options, *overrides, folder=place)
+    options = ["--out", "out", "--device", "cpu", "--quiet"]
+    done = run(full, "-m", "liif_core", "run", *TRAINED[name][0], *options, *overrides, folder=place)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((place / "out" / "report.json").read_text())
     assert report["trained"]["steps"] == 2 and [r["scale"] for r in report["results"]] == [2.5]
-    version = tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())["project"]["version"]
-    assert load_checkpoint(place / "out" / "checkpoints" / "last.safetensors").plugins[name] == version
+    assert report["versions"][name] == version_of(name)
+    checkpoint = place / "out" / "checkpoints" / "last.safetensors"
+    if name != "liif-jpeg":  # the model needs no degradation
+        assert load_checkpoint(checkpoint).plugins[name] == version_of(name)
+    arguments = ["images/picture-0.png", "-o", "large.png", "--scale", "1.5", "--checkpoint", checkpoint]
+    done = run(full, "-m", "liif_core", "upscale", *arguments, folder=place)
+    assert done.returncode == 0 and Image.open(place / "large.png").size == (84, 72), done.stderr
+
+
+@pytest.mark.parametrize("name, model", PACKS.items())
+def test_a_model_of_a_pack(name, model, full, place):
+    arguments = ["images/picture-0.png", "-o", "large.png", "--scale", "1.5", "--checkpoint", model]
+    done = run(full, "-m", "liif_core", "upscale", *arguments, folder=place)
+    assert done.returncode == 0 and Image.open(place / "large.png").size == (84, 72), done.stderr
+    done = run(full, "-m", "liif_core", "plugins", model, "--json", folder=place)
+    (shown,) = json.loads(done.stdout)
+    assert (shown["distribution"], shown["version"]) == (name, version_of(name))
+    assert Path(shown["file"]).is_relative_to(full.parents[1]) and Path(shown["file"]).stat().st_size == shown["size"]
 
 
 @pytest.mark.parametrize("name", ["rdn_lte", "rdn_srno"])
 def test_other_compositions_of_an_example(name, full, place):
-    done = run(
-        full, "-m", "liif_core", "run", f"experiments/{name}.toml", "--check", "--profile", "samples", folder=place
-    )
+    done = run(full, "-m", "liif_core", "run", f"experiments/{name}.toml", "--check", *QUICK, folder=place)
     assert done.returncode == 0 and "parameters: " in done.stdout, done.stderr
 
 
@@ -150,12 +184,16 @@ def missed_here(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_without_it_the_message_says_what_to_install(name, bare, place):
     missed_here(name)
-    done = run(bare, "-m", "liif_core", "run", *EXAMPLES[name], "--check", folder=place)
-    kind = {"liif-rdn": "encoder", "liif-lte": "decoder"}[name]
-    use = f"{name}:{name.removeprefix('liif-')}"
+    if name in TRAINED:
+        arguments, named = ["run", *TRAINED[name][0], "--check"], TRAINED[name][1]
+    else:
+        use = f"{name}:{PACKS[name]}"
+        arguments = ["upscale", "images/picture-0.png", "-o", "large.png", "--scale", "2", "--checkpoint", use]
+        named = f"{use}: no such file, and no model is named '{use}'"
+    done = run(bare, "-m", "liif_core", *arguments, folder=place)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()
-    assert f"model.{kind}.use: no {kind} is named '{use}'" in line
+    assert named in line
     assert f"the distribution '{name}' is " in line and f"pip install plugins/{name}" in line
 
 

@@ -50,7 +50,8 @@ def test_the_scores_are_reached_and_beat_bicubic():
     image = data.chelsea()[:, :450]
     low = liif_core.bicubic(image, (150, 225))
     found, bicubic = (
-        psnr(large, image) for large in (liif_core.load(MODEL.file).upscale(low, scale=2), liif_core.bicubic(low, (300, 450)))
+        psnr(large, image)
+        for large in (liif_core.load(MODEL.file).upscale(low, scale=2), liif_core.bicubic(low, (300, 450)))
     )
     assert found == pytest.approx(MODEL.scores["chelsea x2"], abs=0.05) and found > bicubic + 0.5
 
