@@ -5,6 +5,7 @@ A line ``<!-- generated: NAME ARGUMENTS -->`` of a page is replaced by the Markd
 """
 
 import re
+import sys
 import tempfile
 import types
 import typing
@@ -24,6 +25,7 @@ from liif_core.presets import PROTOCOLS
 from liif_core.registry.components import KINDS, Choice, Component, Registry
 from liif_core.registry.discovery import discover
 from liif_core.registry.hookspecs import hookspec
+from liif_core.registry.sources import extra_plugins
 from liif_core.sizes import Scale
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +81,7 @@ def _union(title: str, tag: str, members: Mapping[str, type]) -> str:
     return "\n\n".join(parts)
 
 
-def _doc(cls: type) -> str:
+def _doc(cls: type | types.ModuleType) -> str:
     """The docstring, without the repeated name of the table it begins with."""
     lines = [line.strip() for line in (cls.__doc__ or "").strip().splitlines()]
     text = re.sub(r"^``.*?``[.:]? *", "", "\n".join(lines)).replace("``", "`")
@@ -132,23 +134,42 @@ def _type_name(kind: Any) -> str:
 # Components
 
 
+SEPARATE = ("liif_rdn", "liif_splat", "liif_jpeg")  # modules of the distributions in plugins/
+
+
 def components() -> str:
-    """The options and an example of every component that comes with liif-core."""
-    registry, parts = discover(), []
+    """The options and an example of every component in this repository."""
+    registry, parts = documented_registry(), []
     for kind in KINDS:
-        own = sorted((c for c, o in registry.components[kind] if o.distribution == "liif-core"), key=lambda c: c.name)
+        offered = registry.components[kind]
+        own = [(c, "") for c, origin in offered if origin.distribution == "liif-core"]
+        own += [(c, module) for c, origin in offered for module in SEPARATE if origin.distribution == f"{module}.py"]
         if own:
-            parts += [f"## {kind.capitalize()}", *(_component(kind, component, registry) for component in own)]
+            parts.append(f"## {kind.capitalize()}")
+            parts += [_component(kind, component, module, registry) for component, module in sorted(own, key=_name)]
     return "\n\n".join(parts)
 
 
-def _component(kind: Any, component: Component, registry: Registry) -> str:
+def documented_registry() -> Registry:
+    """The included components, and those of the distributions in ``plugins/``, whether or not they are installed."""
+    files = [ROOT / "plugins" / module.replace("_", "-") / f"{module}.py" for module in SEPARATE]
+    with extra_plugins(*map(str, files)):
+        return discover()
+
+
+def _name(item: tuple[Component, str]) -> str:
+    return item[0].name
+
+
+def _component(kind: Any, component: Component, module: str, registry: Registry) -> str:
     lines = [f"### `{component.name}` {{ #{kind}-{component.name} }}"]
-    doc = getattr(component.build, "__doc__", None)
-    if isinstance(component.build, type) and doc:
-        lines.append(_doc(component.build))
+    documented = component.build if isinstance(component.build, type) else sys.modules[component.build.__module__]
+    lines.append(_doc(documented))
+    if module:
+        folder = module.replace("_", "-")
+        lines.append(f"In a separate distribution: `pip install plugins/{folder}` in a clone of liif-core.")
     lines.append(_table(component.options).replace("It has no other keys.", "It has no options."))
-    table = example(component.name, component, registry)
+    table = example(component.name, component, registry)  # works if it is pasted
     if table:
         lines.append(f"```toml\n{as_toml(kind, table)}\n```")
     return "\n\n".join(lines)
