@@ -31,7 +31,7 @@ def _whole(spec: WholeModelSpec) -> ContinuousModel:
     if not isinstance(model, ContinuousModel):
         raise UserError(f"{where}: expected a liif_core.ContinuousModel, got {type(model).__name__}")
     wrong = [
-        ("channels", getattr(model, "channels", "missing"), str(spec.channels), spec.channels.__eq__),
+        ("channels", getattr(model, "channels", "missing"), str(spec.channels), lambda value: value == spec.channels),
         ("multiple_of", model.multiple_of, "a whole number from 1", lambda value: _is_whole(value, 1)),
         ("halo", model.halo, _WHOLE_OR_NONE, lambda value: value is None or _is_whole(value, 0)),
         ("num_statistics", model.num_statistics, _WHOLE_OR_NONE, lambda value: value is None or _is_whole(value, 0)),
