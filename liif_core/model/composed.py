@@ -45,7 +45,7 @@ class ComposedModel(ContinuousModel):
         self.conditioning = nn.ModuleList(conditioning.values())
         self.condition_names = tuple(conditioning)
         self.decoder: Any = decoder
-        self._codes_per_pixel: tuple[Fraction, Fraction] | None = None
+        self._measured: tuple[Fraction, Fraction] | None = None
 
     @property
     def multiple_of(self) -> int:  # type: ignore[override]
@@ -60,28 +60,29 @@ class ComposedModel(ContinuousModel):
     def halo(self) -> int | None:  # type: ignore[override]
         if self._sees_whole_image:
             return None
-        codes: int = self.features.radius + self.decoder.radius + self.sampling.reach
-        # where codes are no pixels, ``encode`` may remove this many pixels more at a cut
-        unit = 0 if set(self.codes_per_pixel) == {1} else self.multiple_of
-        # one more pixel: a query between two pixels may be nearest to either, and a bilinear residual reads both
+        of_features, of_field = self._codes_per_pixel()
         radius: int = self.encoder.receptive_radius
-        return radius + math.ceil(codes / min(self.codes_per_pixel)) + 2 * unit + 1
+        # where codes are not pixels, ``encode`` may remove so many pixels more at each cut
+        rounding = 0 if of_features == of_field == 1 else 2 * self.multiple_of
+        codes = self.features.radius / of_features + (self.decoder.radius + self.sampling.reach) / of_field
+        # one more pixel: a query between two pixels may be nearest to either, and a bilinear residual reads both
+        return radius + math.ceil(codes) + rounding + 1
 
     @property
     def _sees_whole_image(self) -> bool:
         """Whether a color depends on the image at any distance."""
         return self.encoder.receptive_radius is None or self.decoder.radius is None
 
-    @property
-    def codes_per_pixel(self) -> tuple[Fraction, Fraction]:
-        """Latent codes per pixel of the image, down and across: 1 unless the encoder changes resolution."""
-        if self._codes_per_pixel is None:
+    def _codes_per_pixel(self) -> tuple[Fraction, Fraction]:
+        """Codes per pixel, along the axis with fewer, of the encoder's features and of the field; measured once."""
+        if self._measured is None:
             side = math.lcm(8, self.multiple_of)
             parameter = next(self.parameters(), torch.zeros(0))
             with eval_mode(self), torch.no_grad():
-                grid = self.features(self.encoder(parameter.new_zeros(1, self.channels, side, side))).grid
-            self._codes_per_pixel = Fraction(grid[0], side), Fraction(grid[1], side)
-        return self._codes_per_pixel
+                features = self.encoder(parameter.new_zeros(1, self.channels, side, side))
+                grid = self.features(features).grid
+            self._measured = Fraction(min(features.shape[-2:]), side), Fraction(min(grid), side)
+        return self._measured
 
     def encode(self, image: Float[Tensor, "B channels h w"], placement: TilePlacement | None = None) -> ComposedImage:
         if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
