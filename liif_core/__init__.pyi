@@ -53,4 +53,5 @@ from .sizes import scaled_size as scaled_size
 from .training.checkpoint import Checkpoint as Checkpoint
 from .training.checkpoint import load_checkpoint as load_checkpoint
 from .training.checkpoint import save_checkpoint as save_checkpoint
+from .training.trainer import Trainer as Trainer
 from .version import __version__ as __version__
