@@ -327,7 +327,11 @@ def test_compose_takes_modules(model):
         ({"decoder": None}, ValueError, "decoder: "),
         ({"color": 3}, ValueError, "color: unknown key"),
         ({"decoder": "lte", "conditioning": []}, ValueError, "'lte' .*'coordinate'"),
-        ({"conditioning": {"cell": "coordinate"}}, ValueError, "conditioning: 'cell' must be a module, or the component"),
+        (
+            {"conditioning": {"cell": "coordinate"}},
+            ValueError,
+            "conditioning: 'cell' must be a module, or the component",
+        ),
         ({"conditioning": [OwnCell()]}, TypeError, "conditioning: the module OwnCell has no name"),
         ({"encoder": nn.Conv2d(3, 4, 3)}, ValueError, "encoder: .*no .*receptive_radius"),
     ],
@@ -351,9 +355,17 @@ def test_compose_reports_every_mistake():
 
 
 def test_every_public_name_is_there():
-    assert {"load", "compose", "Checkpoint", "Trainer", "evaluate", "psnr", "ssim", "plan_tiles", "render_bands"} <= set(
-        liif_core.__all__
-    )
+    assert {
+        "load",
+        "compose",
+        "Checkpoint",
+        "Trainer",
+        "evaluate",
+        "psnr",
+        "ssim",
+        "plan_tiles",
+        "render_bands",
+    } <= set(liif_core.__all__)
     for name in liif_core.__all__:
         assert getattr(liif_core, name) is not None
     with pytest.raises(AttributeError):

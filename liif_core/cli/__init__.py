@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that ``--help`` is quick."""
+"""The command line. Each command imports its modules when it runs, so that ``--help`` is fast."""
 
 import sys
 import warnings
@@ -15,9 +15,9 @@ _FILE = click.Path(path_type=Path)
 
 
 def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn a user's mistake into its message and exit code 2, and an interruption into exit code 130.
+    """Show a user's mistake as a message, with exit code 2, and an interruption with exit code 130.
 
-    ``plugins`` are the plugins that ``_PLUGIN`` named; the command finds them among the others.
+    ``plugins`` are the values of --plugin; those plugins are available while the command runs.
     """
 
     @wraps(command)
@@ -40,7 +40,7 @@ def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """Our own warnings are messages, a line each; others are shown as ever."""
+    """Show warnings of liif_core as one line each, and other warnings as Python does."""
 
     def show(message: Warning, category: type[Warning], *place: Any) -> None:
         if category.__module__.startswith("liif_core."):
@@ -64,21 +64,25 @@ _PLUGIN = click.option(
     "plugins",
     multiple=True,
     metavar="P",
-    help="Use a plugin that is not installed too: FILE.py, MODULE or MODULE:OBJECT.",
+    help="Also use a plugin that is not installed: FILE.py, MODULE or MODULE:OBJECT. May be repeated.",
 )
-_DEVICE = click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps.")
+_DEVICE = click.option(
+    "--device", metavar="D", help="Device to compute on: auto, cpu, cuda, cuda:N or mps.  [default: auto]"
+)
 _RUN_OPTIONS = [
     click.argument("experiment", type=_FILE),
+    click.option("--profile", metavar="P", help="Profile of the file to apply. Missing data is then an error."),
     click.option(
-        "--profile", metavar="P", help="Apply a profile that the file declares; then missing data is an error."
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value of the file. May be repeated."
     ),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value; may be repeated."),
-    click.option("--out", type=_FILE, metavar="DIR", help="Where results go.  [default: a new folder under runs/]"),
-    click.option("--resume", is_flag=True, help="Go on with the run in the folder."),
+    click.option(
+        "--out", type=_FILE, metavar="DIR", help="Folder for the results.  [default: a new folder under runs/]"
+    ),
+    click.option("--resume", is_flag=True, help="Continue the run in the folder that --out names."),
     _DEVICE,
     _PLUGIN,
-    click.option("--check", is_flag=True, help="Check and build everything, print it, and stop."),
-    click.option("--quiet", is_flag=True, help="No progress bars."),
+    click.option("--check", is_flag=True, help="Check the file, build the model, print both, and stop."),
+    click.option("--quiet", is_flag=True, help="Show no progress bars."),
 ]
 
 
@@ -124,26 +128,46 @@ liif.add_command(click.command("run")(_with_run_options(_reported(_run))))
 
 @liif.command()
 @click.argument("checkpoint", type=_FILE)
-@click.option("--hr", required=True, type=_FILE, metavar="FOLDER", help="High-resolution images.")
+@click.option("--hr", required=True, type=_FILE, metavar="FOLDER", help="Folder with high-resolution images.")
 @click.option(
     "--lr",
     type=_FILE,
     metavar="FOLDER",
-    help="Their low-resolution images, for a single --scale.  [default: made by bicubic]",
+    help="Folder with the matching low-resolution images, for one --scale.  [default: bicubic downsampling of --hr]",
 )
 @click.option(
-    "--scale", "scales", multiple=True, required=True, metavar="S", help="Such as 4, 2.5 or 2,3.7; may be repeated."
+    "--scale",
+    "scales",
+    multiple=True,
+    required=True,
+    metavar="S",
+    help="Scale to evaluate, such as 4, 2.5 or 2,3.7 (vertical, horizontal). May be repeated.",
 )
-@click.option("--protocol", default="benchmark", show_default=True, metavar="NAME", help="benchmark, div2k or rgb.")
-@click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write the results there too.")
-@click.option("--ssim", is_flag=True, help="SSIM too.")
-@click.option("--precision", default="float32", show_default=True, metavar="P", help="float32, bf16 or fp16.")
+@click.option(
+    "--protocol",
+    default="benchmark",
+    show_default=True,
+    metavar="NAME",
+    help="Evaluation protocol: benchmark, div2k or rgb.",
+)
+@click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Also write the results to this file.")
+@click.option("--ssim", is_flag=True, help="Also compute SSIM.")
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    metavar="P",
+    help="Precision of matrix products: float32, bf16 or fp16.",
+)
 @_DEVICE
 @_PLUGIN
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @_reported
 def evaluate(checkpoint: Path, **options: Any) -> None:
-    """Measure a CHECKPOINT (ours, or a published .pth) on a folder of images, beside bicubic."""
+    """Compare a CHECKPOINT with bicubic interpolation on a folder of images.
+
+    CHECKPOINT is a liif-core checkpoint, a published .pth file, or the name of a model of an installed model pack.
+    """
     from liif_core.cli.evaluate import evaluate_checkpoint
 
     click.echo(evaluate_checkpoint(checkpoint, **options))
@@ -151,32 +175,50 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
 
 @liif.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--checkpoint", required=True, type=_FILE, metavar="C", help="Ours, or a published .pth.")
-@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Where to write a single image.")
-@click.option("--out-dir", type=_FILE, metavar="DIR", help="Where to write images under their own names.")
 @click.option(
-    "--scale", metavar="S|SY,SX", help="Magnification, any positive number; vertical and horizontal may differ."
+    "--checkpoint",
+    required=True,
+    type=_FILE,
+    metavar="C",
+    help="Checkpoint: a .safetensors file, a published .pth file, or the name of an installed model.",
 )
-@click.option("--size", metavar="WxH|Wx|xH", help="Size in pixels; a side left out follows the other.")
-@click.option("--region", metavar="T,L,B,R", help="Only this part: top, left, bottom, right in input pixels.")
-@click.option("--precision", default="float32", show_default=True, metavar="P", help="float32, bf16 or fp16.")
-@click.option("--memory", metavar="2GB", help="About how much to use.  [default: a share of what is free]")
-@click.option("--format", metavar="F", help="png, jpg, webp or tif.  [default: by the name]")
-@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of jpg and webp.")
-@click.option("--lossless", is_flag=True, help="Lossless webp.")
+@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Output file, for a single input.")
+@click.option("--out-dir", type=_FILE, metavar="DIR", help="Folder for outputs, which keep the names of their inputs.")
 @click.option(
-    "--max-pixels", type=click.IntRange(1), default=178_956_970, show_default=True, help="Refuse larger inputs."
+    "--scale", metavar="S|SY,SX", help="Magnification: a positive number, or one for each axis (vertical, horizontal)."
 )
-@click.option("--overwrite", is_flag=True, help="Render again what is there already.")
-@click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write what was done there.")
+@click.option(
+    "--size", metavar="WxH|Wx|xH", help="Output size in pixels. A side that is left out keeps the aspect ratio."
+)
+@click.option("--region", metavar="T,L,B,R", help="Part to render: top, left, bottom, right in input pixels.")
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    metavar="P",
+    help="Precision of matrix products: float32, bf16 or fp16.",
+)
+@click.option("--memory", metavar="2GB", help="Approximate memory limit.  [default: a quarter of the free memory]")
+@click.option("--format", metavar="F", help="Output format: png, jpg, webp or tif.  [default: from the file name]")
+@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of jpg and webp.")
+@click.option("--lossless", is_flag=True, help="Write lossless webp.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=178_956_970,
+    show_default=True,
+    help="Refuse inputs with more pixels.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace outputs that already exist.")
+@click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write a summary of all files to this file.")
 @_DEVICE
 @_PLUGIN
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @_reported
 def upscale(**options: Any) -> int:
-    """Render images (files, folders, patterns) at any size.
+    """Render images at any size. INPUT is a file, a folder or a pattern.
 
-    Under torchrun, or with RANK and WORLD_SIZE set, each process takes its share of the files.
+    Under torchrun, or with RANK and WORLD_SIZE set, each process renders its share of the files.
     """
     from liif_core.cli.upscale import upscale
 
@@ -186,11 +228,11 @@ def upscale(**options: Any) -> int:
 @liif.command("import")
 @click.argument("published", metavar="IN.pth", type=_FILE)
 @click.argument("target", metavar="OUT.safetensors", type=_FILE)
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @_PLUGIN
 @_reported
 def import_(published: Path, target: Path, overwrite: bool) -> None:
-    """Convert a published checkpoint to ours."""
+    """Convert a published checkpoint to a liif-core checkpoint."""
     from liif_core.cli.checkpoints import import_checkpoint
 
     click.echo(import_checkpoint(published, target, overwrite))
@@ -198,11 +240,11 @@ def import_(published: Path, target: Path, overwrite: bool) -> None:
 
 @liif.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="For tools.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_PLUGIN
 @_reported
 def plugins(name: str | None, as_json: bool) -> None:
-    """List what the installed plugins offer, and which are broken; or all about the component NAME."""
+    """List the components of the installed plugins, or describe the component NAME and its options."""
     if name is not None:
         from liif_core.cli.component import component_json, component_text
 
@@ -215,11 +257,22 @@ def plugins(name: str | None, as_json: bool) -> None:
 
 @liif.command("new-plugin")
 @click.argument("name")
-@click.option("--kind", required=True, metavar="K", help="encoder, features, sampling, conditioning or decoder.")
-@click.option("--into", type=_FILE, default=".", metavar="DIR", help="Where the folder NAME is made.  [default: here]")
+@click.option(
+    "--kind",
+    required=True,
+    metavar="K",
+    help="Kind of plugin: encoder, features, sampling, conditioning, decoder, model, degradation or model-pack.",
+)
+@click.option(
+    "--into",
+    type=_FILE,
+    default=".",
+    metavar="DIR",
+    help="Folder in which to create NAME.  [default: the current folder]",
+)
 @_reported
 def new_plugin(name: str, kind: str, into: Path) -> None:
-    """Write a plugin that works, to start from: a folder NAME with a module, its tests and an experiment."""
+    """Create a working plugin to start from: a folder NAME with a module, its tests and an experiment."""
     from liif_core.cli.new_plugin import new_plugin
 
     click.echo(new_plugin(name, kind, into))
@@ -228,7 +281,7 @@ def new_plugin(name: str, kind: str, into: Path) -> None:
 @liif.command()
 @_reported
 def doctor() -> None:
-    """Show versions, devices, data found, plugins and their problems."""
+    """Show versions, devices, data sets, plugins and their problems."""
     from liif_core.cli.inventory import doctor_text
 
     click.echo(doctor_text())
