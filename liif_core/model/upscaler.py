@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -24,11 +23,11 @@ from liif_core.images import (
     to_planes,
 )
 from liif_core.model.continuous import ContinuousModel
-from liif_core.model.device import autocast, device_of
+from liif_core.model.device import autocast, device_of, eval_mode
 from liif_core.model.tile_plan import TilePlan, default_memory, plan_tiles, total_pixels
 from liif_core.model.tiling import render_bands
 from liif_core.shapes import Float
-from liif_core.sizes import OutputSize, memory_bytes
+from liif_core.sizes import OutputSize, Scale, memory_bytes
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
 OnProgress = Callable[[float], object]  # receives the fraction that is done, up to 1.0
@@ -76,7 +75,7 @@ def _upscale_picture(
     rows = np.empty((*renderer.size, renderer.channels), picture.depth)
     first = 0
     progress = _fraction_of(renderer.total_pixels, on_progress)
-    with _in_eval_mode(model):
+    with eval_mode(model):
         for band in renderer.rows(plan, picture.depth, precision, progress):
             rows[first : first + len(band)] = band
             first += len(band)
@@ -97,34 +96,52 @@ def _upscale_tensor(
     if image.ndim not in (3, 4) or image.shape[-3] != model.channels or 0 in image.shape:
         c = model.channels
         raise ValueError(f"image: expected a tensor ({c}, h, w) or (B, {c}, h, w), got {tuple(image.shape)}")
-    batch, within = (image if image.ndim == 4 else image[None]), (image.shape[-2], image.shape[-1])
-    output.check_region(within)
-    size, device = output.for_image(within), device_of(model)
+    batch = image if image.ndim == 4 else image[None]
+    output.check_region((image.shape[-2], image.shape[-1]))
     if torch.is_grad_enabled() and (image.requires_grad or any(p.requires_grad for p in model.parameters())):
         if memory is not None:
             raise ValueError(
                 "memory: cannot be limited where gradients are recorded; leave it out, or call under torch.no_grad()"
             )
-        with autocast(device, precision):
-            larger = model.encode(batch.to(device, torch.float32)).render(size, output.region)
-        larger = larger.clamp(0, 1).to(image.device, image.dtype)
+        larger = _with_gradients(model, batch, output, precision)
         _fraction_of(1, on_progress)(1)
     else:
-        total = total_pixels(model, within, size, output.region)
-        plan = plan_tiles(model, within, size, output.region, memory or default_memory(device), len(batch))
-        scale = output.scale_for(within)
-        for note in notes_on(model, plan, (scale.y, scale.x)):
-            warnings.warn(note, stacklevel=4)
-        larger = torch.empty(len(batch), model.channels, *size, dtype=image.dtype, device=image.device)
-        first = 0
-        with _in_eval_mode(model):
-            for band in render_bands(
-                model, lambda rows, columns: batch[:, :, rows, columns].float(), within, size, plan,
-                region=output.region, device=device, precision=precision, on_progress=_fraction_of(total, on_progress),
-            ):  # fmt: skip
-                larger[:, :, first : first + band.shape[2]] = band.clamp(0, 1)
-                first += band.shape[2]
+        larger = _in_tiles(model, batch, output, memory, on_progress, precision)
     return larger if image.ndim == 4 else larger[0]
+
+
+def _with_gradients(model: ContinuousModel, batch: Tensor, output: OutputSize, precision: str) -> Tensor:
+    device = device_of(model)
+    with autocast(device, precision):
+        encoded = model.encode(batch.to(device, torch.float32))
+        larger = encoded.render(output.for_image(encoded.size), output.region)
+    return larger.clamp(0, 1).to(batch.device, batch.dtype)
+
+
+def _in_tiles(
+    model: ContinuousModel,
+    batch: Tensor,
+    output: OutputSize,
+    memory: int | None,
+    on_progress: OnProgress | None,
+    precision: str,
+) -> Tensor:
+    image_size = batch.shape[-2], batch.shape[-1]
+    size, device = output.for_image(image_size), device_of(model)
+    plan = plan_tiles(model, image_size, size, output.region, memory or default_memory(device), len(batch))
+    for note in notes_on(model, plan, output.scale_for(image_size)):
+        warnings.warn(note, stacklevel=5)
+    progress = _fraction_of(total_pixels(model, image_size, size, output.region), on_progress)
+    larger = torch.empty(len(batch), model.channels, *size, dtype=batch.dtype, device=batch.device)
+    first = 0
+    with eval_mode(model):
+        for band in render_bands(
+            model, lambda rows, columns: batch[:, :, rows, columns].float(), image_size, size, plan,
+            region=output.region, precision=precision, on_progress=progress,
+        ):  # fmt: skip
+            larger[:, :, first : first + band.shape[2]] = band.clamp(0, 1)
+            first += band.shape[2]
+    return larger
 
 
 def _memory(memory: int | str) -> int:
@@ -145,16 +162,6 @@ def _fraction_of(total: int, on_progress: OnProgress | None) -> Callable[[int], 
             on_progress(min(1.0, done / total))
 
     return add
-
-
-@contextmanager
-def _in_eval_mode(model: ContinuousModel) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 class PictureRenderer:
@@ -180,7 +187,7 @@ class PictureRenderer:
 
     def notes(self, plan: TilePlan) -> list[str]:
         """Sentences for the user about what the result is not."""
-        return notes_on(self.model, plan, (self.scale.y, self.scale.x))
+        return notes_on(self.model, plan, self.scale)
 
     def rows(
         self, plan: TilePlan, depth: Depth, precision: str = "float32", on_progress: Callable[[int], object] = int
@@ -194,7 +201,7 @@ class PictureRenderer:
             yield from_planes(color, alpha, depth, self.batch.picture.span)
 
 
-def notes_on(model: ContinuousModel, plan: TilePlan, scale: tuple[float, float]) -> list[str]:
+def notes_on(model: ContinuousModel, plan: TilePlan, scale: Scale) -> list[str]:
     """Sentences for the user: whether tiles make the result approximate, and whether the scale was trained."""
     notes = []
     if plan.overlap:
@@ -202,9 +209,9 @@ def notes_on(model: ContinuousModel, plan: TilePlan, scale: tuple[float, float])
             "the encoder sees the whole image, which does not fit in memory: rendered in overlapping tiles, approximate"
         )
     trained = model.trained_scale
-    if trained is not None and not trained[0] <= min(scale) <= max(scale) <= trained[1]:
+    if trained is not None and not trained[0] <= min(scale.y, scale.x) <= max(scale.y, scale.x) <= trained[1]:
         notes.append(
-            f"{scale[0]:.3g} x {scale[1]:.3g} is outside the scales this checkpoint was trained on, "
+            f"{scale.y:.3g} x {scale.x:.3g} is outside the scales this checkpoint was trained on, "
             f"{trained[0]:g} to {trained[1]:g}"
         )
     return notes
