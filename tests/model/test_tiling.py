@@ -1,4 +1,6 @@
-"""However an image is cut, the result is the same."""
+"""However an image is divided into tiles, the result is the same."""
+
+import doctest
 
 import pytest
 import torch
@@ -191,6 +193,27 @@ def test_bands_are_as_tall_as_planned(models):
     image = torch.rand(1, 3, 30, 20)
     _, bands, seen = joined(models[0], image, (95, 40), TilePlan((30, 20), 16, models[0].halo, 0))
     assert [band.shape[2] for band in bands] == [16, 16, 16, 16, 16, 15] and len(seen) == 1  # encoded once
+
+
+def test_the_example_of_the_documentation(models):
+    """The docstring of ``plan_tiles``, run as it is written."""
+    names = {"model": models[0], "torch": torch, "plan_tiles": plan_tiles, "render_bands": render_bands}
+    example = doctest.DocTestParser().get_doctest(plan_tiles.__doc__, names, "plan_tiles", None, 0)
+    assert doctest.DocTestRunner().run(example) == (0, 5)
+
+
+def test_plans_have_defaults(models):
+    plan = plan_tiles(models[0], (40, 50), (160, 200))
+    assert plan == TilePlan((40, 50), 160, models[0].halo, 0)
+    assert total_pixels(models[0], (40, 50), (160, 200)) == 160 * 200
+
+
+def test_planning_leaves_every_module_in_its_mode(models):
+    m = models[0].train()
+    m.decoder.eval()
+    plan_tiles(m, (40, 50), (160, 200))
+    assert m.training and m.encoder.training and not m.decoder.training
+    m.eval()
 
 
 def test_plans_keep_to_the_memory(models):
