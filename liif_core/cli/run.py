@@ -12,7 +12,7 @@ from liif_core import files
 from liif_core.data.sources import MissingData
 from liif_core.errors import UserError
 from liif_core.evaluation import report
-from liif_core.evaluation.evaluate import evaluate, open_sets
+from liif_core.evaluation.evaluate import evaluate_sets, open_sets
 from liif_core.experiment.schema import Experiment
 from liif_core.experiment.toml_file import (
     ExperimentFile,
@@ -28,7 +28,7 @@ from liif_core.experiment.translation import translate_experiment
 from liif_core.model.composed_image import ComposedImage
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device
-from liif_core.model.flops import counter
+from liif_core.model.flops import counter, format_multiply_adds
 from liif_core.model.protocols import Query
 from liif_core.registry.components import Registry
 from liif_core.registry.discovery import discover
@@ -83,7 +83,7 @@ def run_experiment(
 
     best = load_checkpoint(folder / "checkpoints" / "best.safetensors", registry)
     model.load_state_dict(best.state)
-    scores = evaluate(
+    scores = evaluate_sets(
         model, evaluated, device=device, precision=experiment.run.precision, out_dir=folder, progress=not quiet
     )
     fingerprints = {spec.name: opened.fingerprint for spec, opened in evaluated}
@@ -195,10 +195,10 @@ def _described(model: ContinuousModel) -> str:
     axis = torch.linspace(-0.9, 0.9, side * scale)
     with counter() as decoding:
         picture.query(Query.grid(axis, axis, cell))
-    per_code = encoding.get_total_flops() / 2 / side**2
-    per_pixel = decoding.get_total_flops() / 2 / (side * scale) ** 2
+    per_code = format_multiply_adds(encoding, side**2)
+    per_pixel = format_multiply_adds(decoding, (side * scale) ** 2)
     steps = ("encoder and prepare", "decode") if isinstance(picture, ComposedImage) else ("encode", "query")
     lines.append(
-        f"multiply-adds: {per_code:,.0f} per LR pixel ({steps[0]}), {per_pixel:,.0f} per output pixel ({steps[1]})"
+        f"multiply-adds: {per_code} per LR pixel ({steps[0]}), {per_pixel} per output pixel ({steps[1]})"
     )
     return "\n".join(lines)

@@ -39,7 +39,7 @@ class _Measured:
     given: bool  # its LR image was; else it was made
 
 
-def evaluate(
+def evaluate_sets(
     model: ContinuousModel,
     opened: Sequence[tuple[EvaluationSet, ImageSet]],
     *,
@@ -122,7 +122,7 @@ def evaluate_set(
     model.eval()
     measured: dict[Scale, list[_Measured]] = {scale: [] for scale in scales}
     shown = None
-    total = len(images) * len(scales)
+    total = len(images.names) * len(scales)
     with tqdm(total=total, desc=name, unit="image", disable=not progress, file=sys.stderr) as bar:
         for i, image_name in enumerate(images.names):
             for scale, low, target, given in _pairs(images, i, scales):

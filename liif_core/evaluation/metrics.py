@@ -1,7 +1,7 @@
 """PSNR and SSIM under the named evaluation protocols of ``liif_core.presets``."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,24 +11,33 @@ from liif_core.errors import UserError, did_you_mean
 from liif_core.presets import PROTOCOLS
 from liif_core.sizes import Scale, Size
 
+AnyScale = float | Sequence[float] | Scale  # whatever ``Scale.of`` takes
+
 # Luma of BT.601 for RGB in [0, 1], in units of the full range of 8 bits; its offset of 16 cancels in a difference.
 _LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)
 _LUMA_OFFSET = 16 / 255
 _SSIM_WINDOW = 11  # pixels that a Gaussian of sigma 1.5 covers when it is cut off at 3.5 sigma
 
 
-def psnr(prediction: Tensor, target: Tensor, protocol: str, scale: Scale) -> float:
-    """Peak signal-to-noise ratio in dB of one image: ``-10 log10(mean squared error)``; equal images have math.inf.
+def psnr(prediction: Tensor, target: Tensor, protocol: str = "rgb", scale: AnyScale | None = None) -> float:
+    """Peak signal-to-noise ratio of one image, in dB: ``-10 log10(mean squared error)``; math.inf for equal images.
 
-    ``prediction`` and ``target`` are (1, c, H, W) in [0, 1], on any device. Raises ValueError for other shapes, a
-    protocol that does not exist, channels it cannot compare, or an image of which its border leaves nothing.
+    Args:
+        prediction, target: (c, H, W) or (1, c, H, W), floating point, in [0, 1], on any device.
+        protocol: a name in ``liif_core.presets.PROTOCOLS``: which channels are compared, and how wide a border is
+            left out. "rgb" compares whole images.
+        scale: the magnification that ``prediction`` was made with, a number or a (vertical, horizontal) pair; needed
+            by protocols that leave out a border, whose width depends on it.
+
+    Raises TypeError or ValueError for arguments of another kind or shape, an unknown protocol, channels that it does
+    not compare, or an image of which its border leaves nothing.
     """
     prediction, target = _compared(prediction, target, protocol, scale)
     error = _luma(prediction - target, protocol).square().mean().item()
     return -10 * math.log10(error) if error else math.inf
 
 
-def ssim(prediction: Tensor, target: Tensor, protocol: str, scale: Scale) -> float:
+def ssim(prediction: Tensor, target: Tensor, protocol: str = "rgb", scale: AnyScale | None = None) -> float:
     """Structural similarity of one image, at most 1, with the settings of Wang et al. (2004).
 
     A Gaussian window of sigma 1.5 (11 x 11 pixels), population covariance, range 1; the mean over channels, or of Y
@@ -38,8 +47,9 @@ def ssim(prediction: Tensor, target: Tensor, protocol: str, scale: Scale) -> flo
     similarity = need_ssim()
     prediction, target = _compared(prediction, target, protocol, scale, for_ssim=True)
     prediction, target = (_luma(image, protocol, _LUMA_OFFSET) for image in (prediction, target))
-    settings = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0)
-    return float(similarity(prediction[0].numpy(), target[0].numpy(), channel_axis=0, **settings))
+    first, second = prediction[0].numpy(), target[0].numpy()
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    return float(similarity(first, second, channel_axis=0, **settings))
 
 
 def need_ssim() -> Callable[..., Any]:
@@ -73,18 +83,32 @@ def check_size(size: Size, protocol: str, scale: Scale, for_ssim: bool = False) 
 
 
 def _compared(
-    prediction: Tensor, target: Tensor, protocol: str, scale: Scale, for_ssim: bool = False
+    prediction: Tensor, target: Tensor, protocol: str, scale: AnyScale | None, for_ssim: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """What is compared of both: float64 on the CPU, without the border."""
-    if prediction.shape != target.shape or target.ndim != 4 or len(target) != 1:
+    """What is compared of both: (1, c, h, w) float64 on the CPU, without the border."""
+    for name, image in (("prediction", prediction), ("target", target)):
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name}: expected a tensor (c, H, W) or (1, c, H, W), got {type(image).__name__}")
+        if not image.is_floating_point():
+            raise TypeError(f"{name}: expected floating-point values in [0, 1], got {image.dtype}")
+    if prediction.shape != target.shape or target.ndim not in (3, 4) or (target.ndim == 4 and len(target) != 1):
         shapes = f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-        raise ValueError(f"expected a prediction and a target of one shape (1, c, H, W), got {shapes}")
-    size = tuple(target.shape[-2:])
-    check_protocol(protocol, target.shape[1])
-    check_size(size, protocol, scale, for_ssim)
-    rows, columns = PROTOCOLS[protocol].border(scale)
-    inside = ..., slice(rows, size[0] - rows), slice(columns, size[1] - columns)
-    return tuple(image[inside].detach().cpu().to(torch.float64) for image in (prediction, target))
+        raise ValueError(f"prediction, target: expected one shape, (c, H, W) or (1, c, H, W), got {shapes}")
+    height, width = target.shape[-2:]
+    check_protocol(protocol, target.shape[-3])
+    if scale is None and PROTOCOLS[protocol].shave:
+        raise ValueError(f"scale: expected a number: protocol {protocol!r} leaves out a border as wide; got None")
+    try:
+        chosen = Scale(1.0, 1.0) if scale is None else Scale.of(scale)
+    except ValueError as error:
+        raise ValueError(f"scale: {error}") from None
+    check_size((height, width), protocol, chosen, for_ssim)
+    rows, columns = PROTOCOLS[protocol].border(chosen)
+    inside = ..., slice(rows, height - rows), slice(columns, width - columns)
+    first, second = (
+        image.reshape(1, *image.shape[-3:])[inside].detach().cpu().to(torch.float64) for image in (prediction, target)
+    )
+    return first, second
 
 
 def _luma(image: Tensor, protocol: str, offset: float = 0.0) -> Tensor:

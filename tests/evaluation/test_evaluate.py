@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from attrs import frozen
+from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,12 +15,12 @@ import liif_core
 from liif_core.data.sources import open_images
 from liif_core.errors import UserError
 from liif_core.evaluation import evaluate as evaluation
-from liif_core.evaluation.evaluate import evaluate, evaluate_set, open_sets
+from liif_core.evaluation.evaluate import evaluate_set, evaluate_sets, open_sets
 from liif_core.experiment.schema import EvaluationSet, FolderSource, PairedFoldersSource
 from liif_core.model.continuous import ContinuousImage, ContinuousModel
 from liif_core.sizes import Scale
 
-QUIET = dict(device="cpu", progress=False)
+QUIET = {"device": "cpu", "progress": False}
 
 
 class Nearest(ContinuousModel):
@@ -55,7 +55,7 @@ class Fake:
     """Images in memory: all that ``evaluate_set`` may use of an ImageSet."""
 
     arrays: tuple
-    low: dict = {}  # (i, scale) -> LR
+    low: dict = field(factory=dict)  # (i, scale) -> LR
     pair_scales: tuple = ()
 
     @property
@@ -162,7 +162,7 @@ def test_the_picture_is_of_the_image_that_bicubic_finds_hardest(tmp_path, monkey
     assert decibels == (scores[1].bicubic_images["image-1"], scores[1].images["image-1"])
     assert views[0].shape == (1, 3, 8, 8) and [v.shape for v in views[1:]] == [(1, 3, 30, 30)] * 3
     assert (tmp_path / "deep" / "noise.png").is_file()
-    more = dict(picture=tmp_path / "a.png", picture_scale=scales[2])
+    more = {"picture": tmp_path / "a.png", "picture_scale": scales[2]}
     evaluate_set(Nearest(), images, "noise", scales, "rgb", **more, **QUIET)
     assert asked[1][0][0].shape == (1, 3, 4, 4)
 
@@ -220,7 +220,7 @@ def test_sets_that_are_not_here_are_skipped_and_named(tmp_path):
     here = EvaluationSet("My set: 1", saved(tmp_path / "here"), (Scale.of(2), Scale.of(4)), "rgb")
     absent = EvaluationSet("absent", FolderSource(tmp_path / "absent"), (Scale.of(2),), "rgb")
     opened, skipped = open_sets([absent, here], 3)
-    scores = evaluate(Nearest(), opened, out_dir=tmp_path / "out", **QUIET)
+    scores = evaluate_sets(Nearest(), opened, out_dir=tmp_path / "out", **QUIET)
     assert [(score.dataset, score.scale, score.picture) for score in scores] == [
         ("My set: 1", Scale.of(2), ""),
         ("My set: 1", Scale.of(4), "pictures/My-set-1.png"),
@@ -228,7 +228,7 @@ def test_sets_that_are_not_here_are_skipped_and_named(tmp_path):
     assert Image.open(tmp_path / "out" / scores[1].picture).width > 500
     ((name, reason),) = skipped
     assert name == "absent" and str(tmp_path / "absent") in reason
-    scores = evaluate(Nearest(), opened, **QUIET)
+    scores = evaluate_sets(Nearest(), opened, **QUIET)
     assert [score.picture for score in scores] == ["", ""]
 
 

@@ -160,7 +160,7 @@ def test_the_crop_is_where_the_detail_is():
 @pytest.mark.parametrize("size, side", [((7, 90), 7), ((100, 300), 32), ((400, 300), 75), ((2000, 1500), 128)])
 def test_the_crop_is_a_square_inside(size, side):
     top, left, bottom, right = detailed_crop(torch.rand(3, *size))
-    assert 0 <= top and bottom <= size[0] and 0 <= left and right <= size[1]
+    assert top >= 0 and bottom <= size[0] and left >= 0 and right <= size[1]
     assert bottom - top == right - left == side
 
 
