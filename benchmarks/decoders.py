@@ -1,11 +1,11 @@
-"""The decoders side by side: the same encoder, the same image, each with its paper's sizes and random weights.
+"""Compare the decoders: the same encoder and image for all, each with the sizes of its paper and random weights.
 
     python benchmarks/decoders.py [--size 180 320] [--scales 2 4 8] [--rounds 3] [--only lte srno] [--json FILE]
 
-What is timed is all that follows the encoder: what is prepared once per image, and every query. Times are the least of
-the rounds, in which the decoders take turns; multiply-adds are counted by torch's counter while the whole image is
-rendered, and divided by output pixels; peak memory is of a process that renders once, beyond what it has with the
-features made. Decoders that see all queries (SRNO) are rendered in passes over windows, as any size is.
+Measured is everything after the encoder: what is prepared once per image, and all queries. Times are minima over the
+rounds; in each round the decoders take turns. Multiply-adds are counted while the whole image is rendered, and divided
+by the number of output pixels. Peak memory is that of a process that renders once, beyond its memory once the features
+are computed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from liif_core.model.flops import counter
 BOTH = [{"use": "coordinate"}, {"use": "cell"}]
 ENSEMBLE = {"sampling": {"use": "local-ensemble"}, "conditioning": BOTH}
 UNFOLDED, PLAIN = {"features": {"use": "unfold"}}, {"features": {"use": "plain"}}
-MODELS = {  # decoder -> its paper's composition, but for the encoder
+MODELS = {  # decoder -> the composition of its paper, without the encoder
     "metasr": {"sampling": {"use": "corner"}, "conditioning": BOTH, **UNFOLDED},
     "mlp": {**ENSEMBLE, **UNFOLDED},
     "lte": {**ENSEMBLE, **PLAIN, "residual": "bilinear"},
@@ -37,7 +37,7 @@ MODELS = {  # decoder -> its paper's composition, but for the encoder
 
 
 class Given(nn.Module):
-    """In the place of the encoder: features that were made before."""
+    """An encoder that returns features which were computed before."""
 
     multiple_of, receptive_radius = 1, 0
 
@@ -50,7 +50,7 @@ class Given(nn.Module):
 
 
 def made(name: str, image: torch.Tensor) -> liif_core.ContinuousModel:
-    """The model, which has this image's features already."""
+    """The model, with the features of this image in place of its encoder."""
     table = {"encoder": {"use": "edsr"}, "decoder": {"use": name}, **MODELS[name]}
     torch.manual_seed(0)
     model = liif_core.build_model(model_from_table(table, liif_core.discover(), name)).eval()
@@ -82,13 +82,13 @@ def resident(which: str) -> int:
 def print_peak(name: str, image: torch.Tensor, size: tuple[int, int]) -> None:
     model = made(name, image)
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak that encoding made
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak, which encoding set
     model.encode(image).render(size)
     print(resident("VmHWM") - before)
 
 
 def peak_memory(name: str, low: list[int], scale: float) -> int:
-    """Bytes, by a process of its own."""
+    """Bytes, measured in a process of its own."""
     command = [sys.executable, __file__, "--peak", name, "--size", *map(str, low), "--scales", str(scale)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -113,13 +113,13 @@ def main() -> None:
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; "
               f"image of {options.size[0]} x {options.size[1]}")  # fmt: skip
         models = {name: made(name, image) for name in options.only}
-        print("| scale | decoder | parameters | multiply-adds an output pixel | s | MP/s | peak MB |")
+        print("| scale | decoder | parameters | multiply-adds per output pixel | s | MP/s | peak MB |")
         print("|---|---|---:|---:|---:|---:|---:|")
         rows = []
         for scale in options.scales:
             size = at(scale)
             times: dict[str, list[float]] = {name: [] for name in models}
-            for _ in range(options.rounds + 1):  # the first is not counted
+            for _ in range(options.rounds + 1):  # the first is a warm-up
                 for name, model in models.items():
                     times[name].append(seconds(model, image, size))
             for name, model in models.items():
@@ -130,13 +130,13 @@ def main() -> None:
                     "parameters": sum(p.numel() for p in model.decoder.parameters()),
                     "multiply_adds": operations(model, image, size),
                     "seconds": best,
-                    "megapixels_a_second": size[0] * size[1] / 1e6 / best,
+                    "megapixels_per_second": size[0] * size[1] / 1e6 / best,
                     "peak_megabytes": peak_memory(name, options.size, scale) / 1e6,
                 }
                 rows.append(row)
                 print(
                     f"| x{scale:g} | {name} | {row['parameters']:,} | {row['multiply_adds']:,.0f} | {best:.2f} "
-                    f"| {row['megapixels_a_second']:.3f} | {row['peak_megabytes']:.0f} |",
+                    f"| {row['megapixels_per_second']:.3f} | {row['peak_megabytes']:.0f} |",
                     flush=True,
                 )
     if options.json:

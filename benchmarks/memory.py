@@ -1,9 +1,9 @@
-"""Peak memory of ``liif upscale``, beyond the loaded model.
+"""Measure the peak memory of ``liif upscale``, beyond that of the loaded model.
 
     python benchmarks/memory.py CHECKPOINT --image W H --size W H --memory 300MB [--json FILE]
 
-Makes a picture of the given size, renders it in a process of its own as the command does, and tells the peak resident
-memory of that process beyond what it had with the model loaded and a first small picture rendered.
+Creates an image of the given size, renders it in a process of its own as the command does, and prints the peak
+resident memory of that process beyond its memory after a first small image was rendered.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Rendering: the plain path against ours, same weights, same image, one run.
+"""Compare rendering with the reference path: the same weights and image, in one run.
 
     python benchmarks/render.py edsr-baseline-liif.pth [--json FILE] [--sides 128] [--scales 2 4 8] [--rounds 3]
 
-The plain path is the paper's formula as published code computes it: for every chunk of 30,000 queries the features
-are unfolded again, codes and their positions are sampled, joined with offsets and cells, and the whole MLP runs for
-each of the four corners. Both paths encode the image too. Times are the least of the rounds, taken in turn; a share
-is of the rate at which this machine multiplies large float32 matrices, measured before; peak memory is of a process
-that renders once, beyond what it has with the model loaded.
+The reference path is LIIF's formula as its published code computes it. For each chunk of 30,000 queries, the features
+are unfolded again, codes and their positions are sampled and concatenated with offsets and cells, and the whole MLP
+runs for each of the four corners. Both paths also encode the image. Times are minima over the rounds, in which the
+paths take turns. The share of the matrix rate is relative to large float32 matrix products, which are timed first. Peak
+memory is that of a process that renders once, beyond its memory with the model loaded.
 """
 
 import argparse
@@ -15,6 +15,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,22 +29,22 @@ from liif_core.model.composed import ComposedModel
 CHUNK = 30_000
 
 
-def plain_render(model: ComposedModel, image: Tensor, size: tuple[int, int]) -> Tensor:
+def reference_render(model: ComposedModel, image: Tensor, size: tuple[int, int]) -> Tensor:
     """(1, 3, H, W) in [0, 1] space, by the paper's formula with local ensemble, 3x3 unfolding and cell decoding."""
     features = model.encoder((image - 0.5) / 0.5)
     coord = liif_core.make_coord(size).unsqueeze(0)
     cell = torch.tensor([2 / size[0], 2 / size[1]]).expand_as(coord)
     chunks = range(0, coord.shape[1], CHUNK)
-    colors = [plain_query(model, features, coord[:, i : i + CHUNK], cell[:, i : i + CHUNK]) for i in chunks]
+    colors = [reference_query(model, features, coord[:, i : i + CHUNK], cell[:, i : i + CHUNK]) for i in chunks]
     return torch.cat(colors, dim=1).transpose(1, 2).reshape(1, 3, *size) * 0.5 + 0.5
 
 
-def plain_query(model: ComposedModel, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+def reference_query(model: ComposedModel, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
     batch, channels, height, width = features.shape
     codes = F.unfold(features, 3, padding=1).view(batch, channels * 9, height, width)
     homes = liif_core.make_coord((height, width), flatten=False).permute(2, 0, 1).unsqueeze(0)
     extent = torch.tensor([height, width])
-    answers, areas = [], []
+    colors, areas = [], []
     for down in (-1, 1):
         for across in (-1, 1):
             shift = torch.tensor([down / height + 1e-6, across / width + 1e-6])
@@ -55,21 +57,21 @@ def plain_query(model: ComposedModel, features: Tensor, coord: Tensor, cell: Ten
             x = torch.cat([code, offset, cell * extent], dim=-1)
             for layer in model.decoder.layers[:-1]:
                 x = layer(x).relu()
-            answers.append(model.decoder.layers[-1](x))
+            colors.append(model.decoder.layers[-1](x))
             areas.append((offset[..., 0] * offset[..., 1]).abs() + 1e-9)
     total = sum(areas)
-    return sum(answer * (area / total).unsqueeze(-1) for answer, area in zip(answers, reversed(areas)))
+    return sum(color * (area / total).unsqueeze(-1) for color, area in zip(colors, reversed(areas)))
 
 
 def our_render(model: ComposedModel, image: Tensor, size: tuple[int, int]) -> Tensor:
     return model.encode(image).render(size)
 
 
-PATHS = {"plain": plain_render, "ours": our_render}
+PATHS = {"reference": reference_render, "ours": our_render}
 
 
 def matrix_rate(side: int = 2048, rounds: int = 8) -> float:
-    """Floating-point operations a second of a large float32 matrix product: the best seen."""
+    """Floating-point operations per second of a large float32 matrix product: the best of some rounds."""
     a, b = torch.randn(side, side), torch.randn(side, side)
     return 2 * side**3 / min(timed(lambda: a @ b) for _ in range(rounds))
 
@@ -77,18 +79,18 @@ def matrix_rate(side: int = 2048, rounds: int = 8) -> float:
 def decode_operations(model: ComposedModel) -> int:
     """Floating-point operations for each output pixel that remain after the first layer is factored out."""
     first, *rest, last = (layer.weight.shape for layer in model.decoder.layers)
-    told = first[1] - model.decoder.in_channels
-    return 2 * (4 * (told * first[0] + sum(a * b for a, b in rest)) + last[0] * last[1])
+    conditions = first[1] - model.decoder.in_channels
+    return 2 * (4 * (conditions * first[0] + sum(a * b for a, b in rest)) + last[0] * last[1])
 
 
-def timed(call) -> float:
+def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def peak_memory(checkpoint: str, path: str, side: int, scale: float) -> int:
-    """Bytes, by a process of its own."""
+    """Bytes, measured in a process of its own."""
     command = [sys.executable, __file__, checkpoint, "--peak", path, "--sides", str(side), "--scales", str(scale)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -109,27 +111,27 @@ def resident(which: str) -> int:
 def measure(model: ComposedModel, checkpoint: str, side: int, scale: float, rounds: int, rate: float) -> dict:
     size = (round(side * scale),) * 2
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    results = {name: path(model, image, size) for name, path in PATHS.items()}  # warm, and equal
+    results = {name: path(model, image, size) for name, path in PATHS.items()}  # also a warm-up
     seconds: dict[str, list[float]] = {name: [] for name in PATHS}
     decoding: list[float] = []
     picture = model.encode(image)
     picture.render((8, 8))
     for _ in range(rounds):
         for name, path in PATHS.items():
-            seconds[name].append(timed(lambda: path(model, image, size)))
-        decoding.append(timed(lambda: picture.render(size)))
+            seconds[name].append(timed(partial(path, model, image, size)))
+        decoding.append(timed(partial(picture.render, size)))
     pixels = size[0] * size[1]
     best = {name: min(values) for name, values in seconds.items()}
     return {
         "side": side,
         "scale": scale,
-        "difference": float((results["plain"] - results["ours"]).abs().max()),
-        "plain_seconds": best["plain"],
+        "difference": float((results["reference"] - results["ours"]).abs().max()),
+        "reference_seconds": best["reference"],
         "ours_seconds": best["ours"],
-        "ratio": best["plain"] / best["ours"],
-        "ours_megapixels_a_second": pixels / 1e6 / best["ours"],
+        "ratio": best["reference"] / best["ours"],
+        "ours_megapixels_per_second": pixels / 1e6 / best["ours"],
         "decode_share_of_matrix_rate": pixels * decode_operations(model) / min(decoding) / rate,
-        "plain_peak_megabytes": peak_memory(checkpoint, "plain", side, scale) / 1e6,
+        "reference_peak_megabytes": peak_memory(checkpoint, "reference", side, scale) / 1e6,
         "ours_peak_megabytes": peak_memory(checkpoint, "ours", side, scale) / 1e6,
     }
 
@@ -151,7 +153,8 @@ def main() -> None:
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; "
               f"large matrix products: {rate / 1e9:.0f} GFLOP/s")  # fmt: skip
         print(
-            "| image | scale | plain, s | ours, s | times faster | ours, MP/s | decoder, share of matrix rate | plain, MB | ours, MB | max difference |"
+            "| image | scale | reference, s | ours, s | times faster | ours, MP/s | decoder, share of matrix rate "
+            "| reference, MB | ours, MB | max difference |"
         )
         print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
         rows = []
@@ -160,9 +163,10 @@ def main() -> None:
                 row = measure(model, options.checkpoint, side, scale, options.rounds, rate)
                 rows.append(row)
                 print(
-                    f"| {side} x {side} | x{scale:g} | {row['plain_seconds']:.2f} | {row['ours_seconds']:.2f} | {row['ratio']:.2f} "
-                    f"| {row['ours_megapixels_a_second']:.3f} | {row['decode_share_of_matrix_rate']:.0%} "
-                    f"| {row['plain_peak_megabytes']:.0f} | {row['ours_peak_megabytes']:.0f} | {row['difference']:.1e} |",
+                    f"| {side} x {side} | x{scale:g} | {row['reference_seconds']:.2f} | {row['ours_seconds']:.2f} "
+                    f"| {row['ratio']:.2f} | {row['ours_megapixels_per_second']:.3f} "
+                    f"| {row['decode_share_of_matrix_rate']:.0%} | {row['reference_peak_megabytes']:.0f} "
+                    f"| {row['ours_peak_megabytes']:.0f} | {row['difference']:.1e} |",
                     flush=True,
                 )
     if options.json:

@@ -1,10 +1,10 @@
-"""How long the command line takes to answer, beside a bare interpreter.
+"""Measure the start-up time of the command line, beyond that of a bare interpreter.
 
     python benchmarks/startup.py [--runs 11] [--json FILE]
 
-Each round runs every command once, so that what else the machine does falls on all of them; a command's excess over
-the bare interpreter is taken within its round. Medians are told. The aim is ``liif --help`` within 100 ms of bare.
-``liif plugins`` imports what plugins import: torch, which is timed alone too, for those that come with liif-core.
+Each round runs every command once, so that other load affects all of them. The time beyond the bare interpreter is the
+difference within a round. Printed are medians. The goal is ``liif --help`` within 60 ms of bare. ``liif plugins``
+imports all plugins; those that come with liif-core import torch, which is therefore timed by itself, too.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def seconds(arguments: list[str]) -> float:
 
 
 def measure(runs: int) -> list[dict[str, object]]:
-    for arguments in COMMANDS.values():  # once unmeasured: bytecode is compiled, files come into memory
+    for arguments in COMMANDS.values():  # a warm-up, which compiles bytecode and reads files
         seconds(arguments)
     rounds = [{name: seconds(arguments) for name, arguments in COMMANDS.items()} for _ in range(runs)]
     return [
