@@ -1,24 +1,23 @@
 """Tensor annotations that state shapes: ``Float[Tensor, "B c h w"]``.
 
-The names are those of jaxtyping. The tests check them at run time, with jaxtyping and beartype. Where jaxtyping is not
-installed, ``Float[Tensor, ...]`` means ``Tensor``, so that nothing has to be installed to use a model.
+The names and the notation are those of jaxtyping. The tests check shapes at run time, with jaxtyping and beartype. They
+import jaxtyping before this module. Otherwise ``Float[Tensor, ...]`` means ``Tensor``, so that using a model neither
+requires nor loads jaxtyping.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or "jaxtyping" in sys.modules:
     from jaxtyping import Float, Int, Shaped
 else:
-    try:
-        from jaxtyping import Float, Int, Shaped
-    except ImportError:
 
-        class Shaped:
-            """A tensor of any type; the shape is for the reader."""
+    class Shaped:
+        """A tensor of any type; the shape is for the reader."""
 
-            def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
-                return item[0]
+        def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
+            return item[0]
 
-        Float = Int = Shaped
+    Float = Int = Shaped
 
 __all__ = ["Float", "Int", "Shaped"]

@@ -1,8 +1,13 @@
-"""What tests share."""
+"""Fixtures that tests share. Shapes in annotations are checked while the tests run (see ``shape_checker``)."""
 
+# ruff: noqa: E402
 import os
 from pathlib import Path
 from types import SimpleNamespace
+
+import shape_checker
+
+shape_checker.install()  # before the modules that it checks are imported
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Counting multiply-adds, as ``liif-run --check`` and the benchmarks tell them."""
+"""Counts the multiply-adds of matrix products and convolutions."""
 
 import math
 from typing import Any
@@ -8,9 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def counter() -> FlopCounterMode:
-    """torch's counter of matrix products and convolutions, with those of its kernels that its own table leaves out.
+    """torch's counter of matrix products and convolutions, extended to kernels that its table lacks.
 
-    ``get_total_flops() / 2`` are multiply-adds; what is done to single numbers is not counted.
+    ``get_total_flops() / 2`` are multiply-adds. Element-wise operations are not counted.
     """
     extra: dict[Any, Any] = {torch.ops.aten.addmm_: _product}
     if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
@@ -18,6 +18,12 @@ def counter() -> FlopCounterMode:
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         extra[torch.ops.mkldnn._linear_pointwise] = _fused_linear
     return FlopCounterMode(display=False, custom_mapping=extra)
+
+
+def format_multiply_adds(counted: FlopCounterMode, places: int) -> str:
+    """Multiply-adds for each of ``places``, such as "12,345"; says so where only element-wise operations ran."""
+    total = counted.get_total_flops()
+    return f"{total / 2 / places:,.0f}" if total else "not counted (only element-wise operations)"
 
 
 def _product(_: Any, a: list[int], b: list[int], **__: Any) -> int:

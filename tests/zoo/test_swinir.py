@@ -196,7 +196,7 @@ def test_one_less_than_the_radius_is_not_true(depth):
         return module
 
     case = EncoderCase(liif_core.Component("swinir", build, SwinIROptions), SwinIROptions(**depth, **THIN))
-    with pytest.raises(ContractBroken, match=f"{truth - 1} is declared, and a code sees what lies {truth} away"):
+    with pytest.raises(ContractBroken, match=f"declared {truth - 1}, but a code depends on values {truth} away"):
         receptive_radius(case)
 
 
