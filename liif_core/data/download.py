@@ -1,4 +1,4 @@
-"""Files from the network: resumed where they broke off, checked, and either whole or not there."""
+"""Downloads: resumed after an interruption, verified, and complete or absent."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ _TIMEOUT = 30  # seconds without a byte
 
 @frozen
 class Archive:
-    """A zip file at an official address, and the folder (beside it) that its images belong in."""
+    """A zip file at an official address, and the folder, next to it, for its images."""
 
     url: str
     folder: str
@@ -33,7 +33,7 @@ class Archive:
     sha256: str
 
     def by_hand(self, path: Path) -> str:
-        """What to do instead, for a message."""
+        """How to get the images without this program, for a message."""
         return f"or unpack {self.url} yourself, so that its images lie in {path / self.folder}"
 
 
@@ -51,7 +51,7 @@ DIV2K = (
 
 
 def fetch_archive(archive: Archive, path: Path) -> None:
-    """Make ``path / archive.folder`` of what ``archive`` holds; the zip file itself is not kept.
+    """Download ``archive`` and unpack it into ``path / archive.folder``; the zip file itself is not kept.
 
     Raises UserError, as ``fetch`` and ``extract_zip`` do.
     """
@@ -66,14 +66,14 @@ class _BrokenOff(Exception):
 
 
 def fetch(url: str, target: Path, sha256: str, size: int) -> None:
-    """Make ``target`` the file at ``url``, whose ``size`` in bytes and ``sha256`` (hexadecimal) are known.
+    """Download the file at ``url``, of ``size`` bytes and with hash ``sha256`` (hexadecimal), to ``target``.
 
-    A target that is right already is left alone. What has arrived is kept beside it as ``NAME.part``, and a later
-    call goes on from there (HTTP Range), or starts again where the server does not offer that. A connection that
-    breaks is taken up again for as long as each try brings something.
+    Nothing is done where ``target`` is that file already. Received data is kept next to it as ``NAME.part``, and a
+    later call continues from there (HTTP Range), or starts again where the server does not support that. A broken
+    connection is opened again as long as each attempt receives something.
 
-    Raises UserError: no connection, an answer of another size, another hash (the partial file is then removed), or
-    too little disk space. ``target`` is only ever replaced by the right file.
+    Raises UserError where there is no connection, the size or the hash differ (the partial file is then removed), or
+    there is too little disk space. ``target`` is only replaced by the verified file.
     """
     target = Path(target)
     if target.is_file() and target.stat().st_size == size and _hash(target) == sha256:
@@ -95,7 +95,7 @@ def fetch(url: str, target: Path, sha256: str, size: int) -> None:
             raise UserError(f"{partial}: cannot be written ({error.strerror or error})") from error
         have = _size(partial)
         if have != size and have <= before:
-            kept = f"; {have} of {size} bytes are kept, try again to go on from there" if have else ""
+            kept = f"; {have} of {size} bytes are kept; try again to continue from there" if have else ""
             raise UserError(f"{url}: could not be fetched ({problem}){kept}")
     found = _hash(partial)
     if found != sha256:
@@ -105,7 +105,7 @@ def fetch(url: str, target: Path, sha256: str, size: int) -> None:
 
 
 def _continue(url: str, partial: Path, size: int) -> None:
-    """Bring ``partial`` as far as one connection goes."""
+    """Append to ``partial`` what one connection delivers."""
     have = _size(partial)
     request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -140,15 +140,15 @@ def _read(response: BinaryIO, count: int) -> bytes:
 
 
 def extract_zip(archive: Path, folder: Path) -> None:
-    """Make ``folder`` of the files of a zip archive, without the leading folders that they have in common.
+    """Unpack a zip archive into ``folder``, without the leading folders that all its files share.
 
-    Whole or not at all: unpacked into a temporary folder beside, then renamed. Raises UserError for an archive that
-    is damaged or holds no file, for members that lie outside it (absolute, ``..``) or are links, for too little disk
-    space, and for a ``folder`` that has something in it.
+    The files are unpacked into a temporary folder next to it, which is then renamed, so ``folder`` is complete or
+    absent. Raises UserError for an archive that is damaged or empty, for members that are links or would lie outside
+    ``folder`` (absolute paths, ``..``), for too little disk space, and for a ``folder`` that is not empty.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; move it away to unpack {archive.name} in its place")
+        raise UserError(f"{folder}: already exists; move it away to unpack {archive.name} in its place")
     _make_folder(folder.parent)
     try:
         with zipfile.ZipFile(archive) as opened:

@@ -1,4 +1,4 @@
-"""What is needed of Pillow and torchvision: bicubic resizing as the field does it, and an import that works."""
+"""Bicubic resizing with Pillow, as publications use it, and an import of torchvision for CPU-only installs."""
 
 from functools import cache
 from importlib import import_module

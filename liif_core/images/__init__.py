@@ -1,4 +1,4 @@
-"""Image files: reading any of them exactly, writing results of any size as they come."""
+"""Images: files read without loss and written band by band, Pillow images and numpy arrays."""
 
 from liif_core.images.arrays import fill_transparent, from_planes, to_planes
 from liif_core.images.formats import MAX_PIXELS, READABLE_SUFFIXES, WRITABLE, WRITABLE_SUFFIXES

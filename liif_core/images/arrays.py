@@ -1,8 +1,8 @@
-"""Pixels as numbers in [0, 1], and back; transparent pixels that do not bleed.
+"""Pixels as numbers in [0, 1], and back; colors for fully transparent pixels.
 
-Alpha is straight: color and alpha are magnified apart, and the color of fully transparent pixels, which nobody sees
-but every interpolation would mix into the visible edge (dark fringes), is replaced before by the nearest visible
-color. Partly transparent pixels already carry their true color.
+Alpha is straight: color and alpha are upscaled separately. The color of fully transparent pixels is invisible, but
+interpolation would mix it into visible edges (dark fringes), so it is first replaced by the nearest visible color.
+Partly transparent pixels have their true color already.
 """
 
 import numpy as np
@@ -14,14 +14,15 @@ _ALL = slice(None)
 
 
 def fill_transparent(picture: Picture) -> Picture:
-    """The picture with every fully transparent pixel colored like the nearest pixel that is not.
+    """The picture with every fully transparent pixel in the color of the nearest pixel that is not.
 
-    Nearest in steps between pixels that share a side. A picture without alpha, or wholly transparent, is as it was.
+    Distances are counted in steps between pixels that share a side. A picture without alpha, or wholly transparent,
+    is returned unchanged.
     """
     if picture.alpha is None:
         return picture
     height, width, channels = picture.color.shape
-    # A border that counts as visible stops every walk at the edge, and lets one flat index stand for (row, column).
+    # A border that counts as visible stops the search at the edge, so that a flat index can replace (row, column).
     color = np.pad(picture.color, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
     done = np.pad(picture.alpha > 0, 1, constant_values=True).reshape(-1)
     steps = (1, -1, width + 2, -width - 2)
@@ -41,9 +42,9 @@ def fill_transparent(picture: Picture) -> Picture:
 
 
 def to_planes(picture: Picture, rows: slice = _ALL, columns: slice = _ALL) -> tuple[np.ndarray, np.ndarray | None]:
-    """Color (c, h, w) and alpha (1, h, w) or None of a window of the picture, float32 in [0, 1].
+    """Color (c, h, w), and alpha (1, h, w) or None, of a part of the picture, float32 in [0, 1].
 
-    Color is 0 at the low end of the picture's span and 1 at its high end.
+    Color is 0 at the low end of the picture's span, and 1 at its high end.
     """
     low, high = picture.span
     color = picture.color[rows, columns].transpose(2, 0, 1).astype(np.float32, order="C")
@@ -60,9 +61,9 @@ def from_planes(
 ) -> np.ndarray:
     """Rows for a writer: (h, w, c) or, with alpha, (h, w, c + 1) of type ``depth``.
 
-    ``color`` (c, h, w) and ``alpha`` (1, h, w) are floats where 0 and 1 are the ends of the range. For integers
-    values are clipped to it and rounded to nearest, halves up. Float color is not clipped, and is spread over
-    ``span``, the picture's, which integers ignore; float alpha is clipped.
+    ``color`` (c, h, w) and ``alpha`` (1, h, w) are floats, where 0 and 1 are the ends of the range. For integer types
+    they are clipped to [0, 1] and rounded to nearest, halves up. For float32, color is not clipped but scaled to the
+    picture's ``span``, and alpha is clipped.
     """
     channels, height, width = color.shape
     rows = np.empty((height, width, channels + (alpha is not None)), dtype=depth)

@@ -1,4 +1,4 @@
-"""Images of 8 bits a sample, by Pillow: every mode it opens becomes gray or RGB, with or without alpha."""
+"""Images of 8 bits per sample, read by Pillow: every mode becomes gray or RGB, with or without alpha."""
 
 import io
 from pathlib import Path
@@ -21,7 +21,7 @@ MODES = _GRAY | _COLOR | _CONVERTED
 
 
 def look(path: Path, number: int = 0) -> Header:
-    """The header of a file that Pillow reads, of a 16-bit PNG as if it had 8 bits; of a TIFF, of directory ``number``.
+    """The header of a file that Pillow reads: of directory ``number`` in a TIFF, and of a 16-bit PNG as 8-bit.
 
     Raises UserError for animations and modes that are not read.
     """
@@ -48,9 +48,9 @@ def look(path: Path, number: int = 0) -> Header:
 
 
 def read(path: Path, bits: int = 8, number: int = 0, page: ifd.Directory | None = None) -> Picture:
-    """The picture in a file that Pillow reads; of a TIFF, in its directory ``number``, which ``page`` is.
+    """The picture in a file that Pillow reads; in a TIFF, that of directory ``number``, which ``page`` holds.
 
-    ``bits`` is how many the file has a sample, which a transparent gray value of a PNG is counted in.
+    ``bits`` is the number of bits per sample of a PNG, see ``to_picture``.
     """
     with Image.open(path, formats=FORMATS) as image:
         if number:
@@ -96,7 +96,7 @@ def _check_mode(path: Path, image: ImageFile.ImageFile) -> None:
     arguments = image.tile[0][3] if image.format == "PPM" else ()
     deep = isinstance(arguments, tuple) and arguments and arguments[-1] > 255
     if deep or (image.format != "PNG" and image.mode not in MODES):
-        what = "of more than 8 bits a sample" if deep else f"of mode {image.mode}"
+        what = "of more than 8 bits per sample" if deep else f"of mode {image.mode}"
         raise UserError(f"{path}: a {image.format} {what} is not read; convert it to PNG or TIFF first")
 
 
@@ -121,7 +121,7 @@ def _array(image: Image.Image, mode: str) -> np.ndarray:
 
 
 def _keyed(image: Image.Image, key: int | tuple[int, ...], bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of an image without alpha where one color, ``key``, stands for transparent."""
+    """Color and alpha of an image in which one color, ``key``, stands for transparent."""
     color = _array(image, "L" if image.mode in _GRAY else "RGB")
     if image.mode == "L" and bits < 8:
         key *= 255 // (2**bits - 1)  # Pillow has scaled the pixels, but not this
@@ -130,16 +130,16 @@ def _keyed(image: Image.Image, key: int | tuple[int, ...], bits: int) -> tuple[n
 
 
 def _to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
-    """An image in sRGB, and in words by which way."""
+    """An image converted to sRGB, and words for how."""
     profile = icc if image.mode in _OWN_PROFILE else None
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             return _through(image, source), " through its ICC profile"
         except (OSError, ImageCms.PyCMSError):
-            how = " by the plain formula: its ICC profile cannot be used"
+            how = " by the simple formula: its ICC profile cannot be used"
     else:
-        how = "" if image.mode != "CMYK" else " by the plain formula: it has no ICC profile"
+        how = "" if image.mode != "CMYK" else " by the simple formula: it has no ICC profile"
     if image.mode == "LAB":
         return _through(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))), how
     return image.convert("RGB"), how

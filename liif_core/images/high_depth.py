@@ -1,4 +1,4 @@
-"""Images of 16 bits or floats, which Pillow would cut to 8: PNG by imagecodecs, TIFF by tifffile."""
+"""Images of 16 bits or floats, which Pillow would reduce to 8 bits: PNG by imagecodecs, TIFF by tifffile."""
 
 import importlib
 from pathlib import Path
@@ -30,7 +30,7 @@ _PNG_MODES = {0: "I;16", 2: "RGB;16", 4: "LA;16", 6: "RGBA;16"}
 
 
 def need(path: Path) -> None:
-    """Raises UserError where the packages that read deep images are not installed."""
+    """Raises UserError where the packages that read these images are not installed."""
     for name in ("tifffile", "imagecodecs"):
         _package(path, name)
 
@@ -41,7 +41,7 @@ def png_mode(color_type: int) -> str:
 
 
 def read_png(path: Path, color_type: int) -> Picture:
-    """The picture in a PNG of 16 bits a sample."""
+    """The picture in a PNG of 16 bits per sample."""
     with Image.open(path, formats=("PNG",)) as image:
         image.load()  # metadata may follow the pixels
         found, turn = metadata.from_pillow(image)
@@ -57,13 +57,13 @@ def read_png(path: Path, color_type: int) -> Picture:
     )
 
 
-def is_deep(page: ifd.Directory) -> bool:
-    """Whether a TIFF page has more than 8 bits a sample, or samples that are not unsigned integers."""
+def is_high_depth(page: ifd.Directory) -> bool:
+    """Whether a TIFF page has more than 8 bits per sample, or samples that are not unsigned integers."""
     return max(ifd.numbers(page, _BITS, [1])) > 8 or any(f not in (1, 4) for f in ifd.numbers(page, _FORMAT, [1]))
 
 
 def tiff_header(path: Path, page: ifd.Directory) -> Header:
-    """The header of a deep TIFF page. Raises UserError for what is not read, ValueError for what makes no sense."""
+    """The header of a high-depth TIFF page. Raises UserError for a kind that is not read, ValueError if broken."""
     layout = {tag: ifd.numbers(page, tag, default) for tag, default in ((_BITS, [1]), (_FORMAT, [1]), (_EXTRA, []))}
     (width,), (height,) = ifd.numbers(page, _WIDTH), ifd.numbers(page, _HEIGHT)
     samples = ifd.numbers(page, _SAMPLES, [1])[0]
@@ -95,7 +95,7 @@ def tiff_header(path: Path, page: ifd.Directory) -> Header:
 
 
 def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
-    """The picture in a deep TIFF, from its directory ``number``, which ``page`` is."""
+    """The picture in a high-depth TIFF: that of directory ``number``, which ``page`` holds."""
     head = tiff_header(path, page)
     _check_whole(path, page)
     with _package(path, "tifffile").TiffFile(path) as file:
@@ -148,7 +148,7 @@ def _package(path: Path, name: str) -> ModuleType:
 
 
 def _alpha_sample(page: ifd.Directory, channels: int) -> int | None:
-    """Which of a pixel's samples is alpha: the first extra one that the file says is."""
+    """The index of the sample that is alpha: the first extra sample that the file declares as alpha."""
     for place, use in enumerate(ifd.numbers(page, _EXTRA), start=channels):
         if use in (_PREMULTIPLIED, _STRAIGHT):
             return place
@@ -156,7 +156,7 @@ def _alpha_sample(page: ifd.Directory, channels: int) -> int | None:
 
 
 def _check_whole(path: Path, page: ifd.Directory) -> None:
-    # tifffile fills what is missing with zeros.
+    # tifffile fills missing parts with zeros.
     length = path.stat().st_size
     for offsets, counts in _SEGMENTS:
         ends = [sum(pair) for pair in zip(ifd.numbers(page, offsets), ifd.numbers(page, counts))]
@@ -177,7 +177,7 @@ def _samples_last(page: Any) -> np.ndarray:
 
 
 def _unmultiplied(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Straight color of premultiplied; black where alpha is 0."""
+    """Straight color from premultiplied color; black where alpha is 0."""
     whole = top(depth_of(color))
     share = np.where(alpha > 0, alpha, whole)[..., None].astype(np.float32)
     straight = color.astype(np.float32) * (np.float32(whole) / share)

@@ -1,6 +1,6 @@
-"""Directories of TIFF tags, raw: how TIFF files and EXIF blocks keep what is not pixels.
+"""Directories of TIFF tags, in which TIFF files and EXIF blocks keep metadata.
 
-Values are copied, never interpreted, so that what is carried over stays what it was. Source: TIFF 6.0 (Adobe, 1992),
+Values are copied and not interpreted, so that they stay the same from file to file. Source: TIFF 6.0 (Adobe, 1992),
 section 2, and the BigTIFF layout of the same structure with 64-bit counts and offsets.
 """
 
@@ -38,7 +38,7 @@ _MOST_PAGES = 10_000
 
 @frozen(eq=False)
 class Entry:
-    """A tag's value: its field type, and the numbers as a flat little-endian array (two to a rational)."""
+    """A tag's value: its field type, and its numbers as a flat little-endian array (two for each rational)."""
 
     type: int
     values: np.ndarray
@@ -54,7 +54,7 @@ Directory = dict[int, Union[Entry, "Directory"]]
 
 
 def numbers(directory: Directory, tag: int, default: Iterable[Any] = ()) -> list[Any]:
-    """A tag's numbers as plain Python ones, or ``default`` where the tag is absent or is a directory."""
+    """A tag's numbers as Python numbers, or ``default`` where the tag is absent or is a directory."""
     entry = directory.get(tag)
     return entry.values.tolist() if isinstance(entry, Entry) else list(default)
 
@@ -66,9 +66,9 @@ def raw(directory: Directory, tag: int) -> bytes | None:
 
 
 def read_directories(stream: BinaryIO) -> list[Directory]:
-    """The chain of directories of a TIFF file or EXIF block, EXIF and GPS directories read into their tags.
+    """The chain of directories of a TIFF file or EXIF block, with EXIF and GPS directories as values of their tags.
 
-    A tag that cannot be read is left out. Raises ValueError where the chain itself is broken.
+    Tags that cannot be read are left out. Raises ValueError where the chain itself is broken.
     """
     reader = _Reader(stream)
     pages: list[Directory] = []
@@ -86,9 +86,9 @@ def read_directories(stream: BinaryIO) -> list[Directory]:
 
 
 def read_first(stream: BinaryIO) -> Directory:
-    """The first directory alone, such as the one that describes the picture in an EXIF block.
+    """Only the first directory, which in an EXIF block describes the picture. Raises ValueError if it is broken.
 
-    Where the next one is does not matter. Raises ValueError where the first cannot be read.
+    The pointer to the next directory is ignored.
     """
     reader = _Reader(stream)
     return reader.page(reader.first)[0]
@@ -152,8 +152,10 @@ class _Reader:
 
 
 def directory_bytes(directory: Directory, offset: int, big: bool = False) -> bytes:
-    """A directory as it stands at position ``offset`` of a little-endian file, its values after it; the last of a
-    chain. ``offset`` must be even."""
+    """A directory, followed by its values, for position ``offset`` of a little-endian file; the last of a chain.
+
+    ``offset`` must be even.
+    """
     width, pointer, count = (8, "<Q", "<Q") if big else (4, "<I", "<H")
     table = bytearray(struct.pack(count, len(directory)))
     after = bytearray()
@@ -176,5 +178,5 @@ def directory_bytes(directory: Directory, offset: int, big: bool = False) -> byt
 
 
 def block(directory: Directory) -> bytes:
-    """A directory as a little-endian TIFF structure of its own: an EXIF block without its prefix."""
+    """A directory as a complete little-endian TIFF structure: an EXIF block without its prefix."""
     return b"II*\0" + struct.pack("<I", 8) + directory_bytes(directory, 8)

@@ -1,4 +1,4 @@
-"""Metadata on its way from the file read to the file written."""
+"""Metadata: read from files and images, and prepared for the files that are written."""
 
 import io
 import math
@@ -21,7 +21,7 @@ _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>))(\d)")
 _EXIF_PREFIX = b"Exif\0\0"
 _EXIF_TEXTS = ("exif", "APP1")
 _PIXEL_SIDES = (0xA002, 0xA003)  # EXIF: width and height of the image it describes
-# What describes the picture, not its storage: description, make, model, software, date, artist, copyright, rating,
+# Tags that describe the picture, not its storage: description, make, model, software, date, artist, copyright, rating,
 # Windows' title to subject, the EXIF and GPS directories.
 _KEPT = {
     0x010E,
@@ -37,7 +37,7 @@ _KEPT = {
     ifd.EXIF,
     ifd.GPS,
 }
-# Maker notes point into the file they came from, and so does the interoperability directory.
+# Maker notes, and the interoperability directory, hold positions in their original file.
 _BOUND_TO_FILE = (0x927C, 0xA005)
 
 
@@ -97,7 +97,7 @@ def from_directory(page: ifd.Directory) -> tuple[Metadata, int]:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels (h, w, ...) turned the way EXIF ``orientation`` (1 to 8) says they are to be seen."""
+    """Pixels (h, w, ...) with EXIF ``orientation`` (1 to 8) applied."""
     if orientation > 4:
         pixels = pixels.swapaxes(0, 1)
     down, across = ((1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1), (-1, 1))[orientation - 1]
@@ -105,13 +105,13 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def matching_icc(metadata: Metadata, channels: int) -> Metadata:
-    """Without its ICC profile, if that is made for other colors than the ``channels`` (1: gray, 3: RGB) given."""
+    """Metadata without its ICC profile if that is not for images of ``channels`` (1: gray, 3: RGB)."""
     wanted = b"GRAY" if channels == 1 else b"RGB "
     return metadata if metadata.icc is None or metadata.icc[16:20] == wanted else evolve(metadata, icc=None)
 
 
 def without_foreign_icc(picture: Picture) -> Picture:
-    """The picture without its ICC profile, and with a note, if that is made for other colors than the picture has."""
+    """The picture without its ICC profile, and with a note, if the profile is for other colors than the picture has."""
     if picture.metadata.icc is None or matching_icc(picture.metadata, picture.color.shape[2]).icc is not None:
         return picture
     note = "its ICC profile is for other colors than it has, and was left out"
@@ -119,7 +119,7 @@ def without_foreign_icc(picture: Picture) -> Picture:
 
 
 def exif_directory(metadata: Metadata, size: Size) -> ifd.Directory:
-    """The EXIF of an output of ``size``, resolution included: what a TIFF keeps in its own directory."""
+    """The EXIF of an output of ``size``, with the resolution, which a TIFF keeps in the same directory."""
     directory = ifd.read_directories(io.BytesIO(metadata.exif))[0] if metadata.exif else {}
     details = directory.get(ifd.EXIF)
     for tag, side in zip(_PIXEL_SIDES, reversed(size)):
@@ -133,7 +133,7 @@ def exif_directory(metadata: Metadata, size: Size) -> ifd.Directory:
 
 
 def exif_block(metadata: Metadata, size: Size) -> bytes | None:
-    """The EXIF of an output of ``size`` as a TIFF structure without prefix, or None where there is nothing to say."""
+    """The EXIF of an output of ``size`` as a TIFF structure without prefix, or None if it is empty."""
     directory = exif_directory(metadata, size)
     return ifd.block(directory) if directory else None
 

@@ -1,4 +1,4 @@
-"""Compression on all cores, its results in the order the work came in."""
+"""Work on all cores, with results in the order of submission; used for compression."""
 
 import os
 from collections import deque
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-WORKERS = min(8, os.cpu_count() or 1)  # past these the disk, or the memory they take, is what counts
+WORKERS = min(8, os.cpu_count() or 1)  # with more, the disk or memory is the limit
 
 
 class InOrder:
-    """Runs work on the threads of ``pool`` and hands each result to ``take`` on the caller's thread, in order.
+    """Runs functions on the threads of ``pool``; passes results, in order, to ``take`` on the caller's thread.
 
-    At most 2 * WORKERS pieces of work are under way; a piece that raised raises where its result is due.
+    At most 2 * WORKERS calls are pending. An exception is raised when its result would be passed on.
     """
 
     def __init__(self, pool: Executor, take: Callable[[Any], None]):
@@ -20,12 +20,12 @@ class InOrder:
         self.due: deque[Future[Any]] = deque()
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> None:
-        """Start ``work(*arguments)``; waits for earlier pieces where too many are under way."""
+        """Start ``work(*arguments)``; waits for earlier calls where too many are pending."""
         self.due.append(self.pool.submit(work, *arguments))
         self._hand_over(2 * WORKERS - 1)
 
     def finish(self) -> None:
-        """Wait until all results are handed over."""
+        """Wait until all results have been passed on."""
         self._hand_over(0)
 
     def _hand_over(self, left: int) -> None:

@@ -21,11 +21,11 @@ def depth_of(pixels: np.ndarray) -> Depth:
 
 @frozen
 class Metadata:
-    """What is carried from the file read to the file written, besides pixels.
+    """What is copied from the file read to the file written, besides pixels.
 
-    ``icc`` is an ICC profile for the pixels as read; ``exif`` a TIFF structure (no ``Exif`` prefix) whose orientation
-    is 1; ``xmp`` a packet whose orientation is 1; ``text`` PNG text by keyword (a JPEG or GIF comment is
-    ``Comment``); ``dpi`` (horizontal, vertical) pixels per inch, kept as it is whatever the magnification.
+    ``icc`` is the ICC profile of the pixels; ``exif`` a TIFF structure (no ``Exif`` prefix) whose orientation is 1;
+    ``xmp`` a packet whose orientation is 1; ``text`` PNG text by keyword (a JPEG or GIF comment is ``Comment``);
+    ``dpi`` (horizontal, vertical) pixels per inch, which upscaling does not change.
     """
 
     icc: bytes | None = None
@@ -37,11 +37,11 @@ class Metadata:
 
 @frozen
 class Header:
-    """What is known of a file before its pixels are decoded.
+    """What a file's header says about the picture.
 
-    ``size`` is (height, width) as seen: after the orientation is applied. ``format`` and ``mode`` are the file's own,
-    in Pillow's names where it has one ("P", "CMYK"; "RGB;16" for what it has none for). ``channels`` (1 or 3),
-    ``alpha`` and ``depth`` are those of the Picture that ``read_image`` will give.
+    ``size`` is (height, width) with the orientation applied. ``format`` and ``mode`` are the file's own, under Pillow's
+    names where it has one ("P", "CMYK"), else such as "RGB;16". ``channels`` (1 or 3), ``alpha`` and ``depth`` are
+    those of the Picture that ``read_image`` returns.
     """
 
     path: Path
@@ -55,12 +55,12 @@ class Header:
 
 @frozen(eq=False)
 class Picture:
-    """One image, upright, straight alpha, at the depth of its file.
+    """One image, upright, with straight alpha, at the depth of its file.
 
-    ``color`` is (h, w, 1) or (h, w, 3), ``alpha`` (h, w) or None, both uint8, uint16 or float32. ``span`` is the
-    pair of color values that stand for black and white: the whole range of an integer type, (0, 1) or wider for
-    floats. Alpha is opaque at the greatest integer, or at 1. ``mode`` is the file's, as in Header; ``notes`` are
-    sentences for the user about what had to be converted or left out.
+    ``color`` is (h, w, 1) or (h, w, 3), ``alpha`` (h, w) or None, both uint8, uint16 or float32; they may be
+    read-only. ``span`` holds the color values of black and white: the whole range of an integer type, (0, 1) or wider
+    for floats. Alpha is opaque at the greatest integer, or at 1. ``mode`` is the file's, as in Header; ``notes`` are
+    sentences for the user about what was converted or left out.
     """
 
     color: np.ndarray

@@ -1,4 +1,4 @@
-"""JPEG and WebP, whose encoders want the whole image at once: collected as it comes, encoded at the end."""
+"""Writing JPEG and WebP: rows are collected, and Pillow encodes the whole image at the end."""
 
 import io
 from typing import Any, BinaryIO

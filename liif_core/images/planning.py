@@ -1,4 +1,4 @@
-"""What can be found out about an output before it is computed."""
+"""Checks of an output before it is computed."""
 
 import os
 import shutil
@@ -16,11 +16,11 @@ from liif_core.images.pillow_writer import fitting_jpeg
 from liif_core.images.target import Encoding, Target
 from liif_core.sizes import Size
 
-_MOST_HELD = 64 << 20  # bytes in a row of tiles that nobody asked for
+_MOST_HELD = 64 << 20  # bytes in a row of tiles, where tiles are not requested
 
 
 def needs_whole(format: str) -> bool:
-    """Whether a format ("png", "jpg", "webp", "tif") is held in memory whole while it is written."""
+    """Whether writing a format ("png", "jpg", "webp", "tif") needs the whole image in memory."""
     return WRITABLE[format].whole
 
 
@@ -33,13 +33,13 @@ def check_output(
     format: str | None = None,
     encoding: Encoding = Encoding(),
 ) -> Target:
-    """See whether an image of ``size`` (height, width) can be written to ``path``, before it is computed.
+    """Check that an image of ``size`` (height, width) can be written to ``path``.
 
-    ``channels`` counts alpha: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. ``format`` is a key of WRITABLE, or None to go
-    by the suffix. The disk must have room for the image unpacked, which no PNG or TIFF exceeds by more than a
-    thousandth; for JPEG and WebP for half of it, which photographs stay well below.
+    ``channels`` counts alpha: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. ``format`` is a key of WRITABLE, or None to use
+    the suffix. The disk must have space for the uncompressed image, which no PNG or TIFF exceeds by more than 0.1 %;
+    for JPEG and WebP, for half of it, which photographs stay well below.
 
-    Raises UserError with all that is wrong: an unknown format, a side beyond the format's limit, alpha in a JPEG, a
+    Raises UserError with all problems at once: an unknown format, a side beyond the format's limit, alpha in a JPEG, a
     folder that cannot be written, too little space.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""PNG, a band of rows at a time: what is held in memory does not grow with the image.
+"""Writing PNG, a band of rows at a time, in memory that does not grow with the image.
 
 Source: PNG specification, third edition (W3C, 2025): chunks, filters and the sum-of-absolute-differences choice; RFC
 1950 and 1951 for the stream of deflated bands.
@@ -17,7 +17,7 @@ from liif_core.images.picture import Metadata
 from liif_core.images.target import Target
 from liif_core.sizes import Size
 
-_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples a pixel
+_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples per pixel
 _SUB, _UP, _AVERAGE = 1, 2, 3
 _BAND_BYTES = 1 << 19
 _INCH = 0.0254
@@ -27,8 +27,8 @@ _ADLER = 65521
 class PngSink:
     """Writes rows (h, width, samples) of uint8 or uint16 as they come, compressed on the threads of ``pool``.
 
-    Each row is filtered by that one of Sub, Up and Average whose result has the least sum of absolute values. Bands
-    of rows are deflated apart, which costs less than a hundredth in size, and joined to the one stream that PNG wants.
+    Each row is filtered by the one of Sub, Up and Average whose result has the smallest sum of absolute values. Bands
+    of rows are deflated separately, which adds less than 1 % to the size, and joined to the one stream of a PNG.
     """
 
     def __init__(self, file: BinaryIO, target: Target, pool: Executor):
@@ -73,19 +73,19 @@ class PngSink:
 
 
 def memory(size: Size, pixel_bytes: int) -> int:
-    """About how many bytes a writer holds: bands waiting, and copies of those that are compressed."""
+    """About how many bytes a writer uses: pending bands, and copies of those being compressed."""
     return 10 * WORKERS * max(_BAND_BYTES, size[1] * pixel_bytes)
 
 
 def _packed(rows: np.ndarray, above: np.ndarray, step: int, compression: int) -> tuple[bytes, int, int]:
-    """Rows of bytes filtered and deflated, ending on a whole byte; checksum and length of what was deflated."""
+    """Rows of bytes filtered and deflated, ending on a whole byte; checksum and length of the data before deflating."""
     data = _filtered(rows, above, step)
     deflate = zlib.compressobj(compression, zlib.DEFLATED, -zlib.MAX_WBITS)
     return deflate.compress(data) + deflate.flush(zlib.Z_FULL_FLUSH), zlib.adler32(data), len(data)
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, step: int) -> bytes:
-    """Rows of bytes as PNG has them: each filtered, after a byte that names its filter. ``step``: bytes a pixel."""
+    """Rows of bytes as in a PNG: each filtered, after a byte that names its filter. ``step`` is the bytes per pixel."""
     left = np.zeros_like(rows)
     left[:, step:] = rows[:, :-step]
     up = np.concatenate([above[None], rows[:-1]])

@@ -1,4 +1,4 @@
-"""Reading an image file, whatever it holds: decoded as it was meant, or refused by name."""
+"""Reading image files: decoded exactly, or refused with a message that names the file and the reason."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def read_image(
 
 @frozen(eq=False)
 class _Place:
-    """Where in the file the picture is, and what of its header Pillow does not tell."""
+    """Where in the file the picture is, and what of the header Pillow does not report."""
 
     bits: int = 8
     color_type: int = 0
@@ -95,7 +95,7 @@ def _look_at_tiff(path: Path, pages: list[ifd.Directory]) -> tuple[Header, _Plac
         raise UserError(f"{path}: a TIFF of {len(full)} pages is not read; save its pages as files of their own first")
     number = full[0] if full else 0
     page = pages[number]
-    if high_depth.is_deep(page):
+    if high_depth.is_high_depth(page):
         head = high_depth.tiff_header(path, page)
     else:
         head = eight_bit.look(path, number)
@@ -115,8 +115,8 @@ def _check_size(path: Path, size: Size, max_pixels: int) -> None:
 
 def _too_many(path: Path, max_pixels: int, size: str = "") -> TooManyPixels:
     return TooManyPixels(
-        f"{path}: more pixels{size} than the {max_pixels:,} that are read without asking, a guard against "
-        "decompression bombs; if you trust the file, raise the limit with --max-pixels"
+        f"{path}: more pixels{size} than the {max_pixels:,} that are read, a limit against "
+        "decompression bombs; if you trust the file, raise it with --max-pixels (max_pixels in Python)"
     )
 
 
@@ -135,7 +135,7 @@ def _named(path: Path, max_pixels: int) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise _too_many(path, max_pixels) from None
     except PermissionError:
-        raise UserError(f"{path}: it may not be read; check its permissions") from None
+        raise UserError(f"{path}: cannot be read; check its permissions") from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: {_unidentified(path)}; formats read: {', '.join(eight_bit.FORMATS)}") from None
     except MemoryError:
@@ -143,7 +143,7 @@ def _named(path: Path, max_pixels: int) -> Iterator[None]:
     except Exception as problem:
         # Decoders raise anything from struct.error to IndexError on broken data.
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise UserError(f"{path}: broken or cut off ({reason})") from None
+        raise UserError(f"{path}: broken or cut off ({reason}); replace it with an intact copy") from None
 
 
 def _unidentified(path: Path) -> str:

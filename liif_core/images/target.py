@@ -12,9 +12,9 @@ from liif_core.sizes import Size
 @frozen
 class Encoding:
     """How to encode: ``quality`` 1 to 100 for JPEG (4:4:4) and lossy WebP, ``lossless`` for WebP, ``compression``
-    0 to 9 for PNG and TIFF, ``tiled`` for TIFF (None: tiles where it is a BigTIFF, strips else).
+    0 to 9 for PNG and TIFF, ``tiled`` for TIFF (None: tiles in a BigTIFF, else strips).
 
-    Level 4 deflates two to four times as fast as zlib's own default, 6, for 1 to 6% more bytes.
+    Compression 4 is two to four times as fast as zlib's default, 6, for 1 to 6 % more bytes.
     """
 
     quality: int = 95
@@ -25,10 +25,10 @@ class Encoding:
 
 @frozen
 class Target:
-    """A checked output: what ``open_writer`` will write.
+    """A checked output, which ``open_writer`` writes.
 
-    ``depth`` is what rows must have: the depth asked for, or what the format holds of it. ``memory`` is about how
-    many bytes the writer will hold, ``notes`` sentences for the user about what the format cannot keep.
+    ``depth`` is the type of the rows to write: the depth requested, or the nearest that the format holds. ``memory``
+    is about how many bytes the writer uses; ``notes`` are sentences for the user about what the format cannot keep.
     """
 
     path: Path

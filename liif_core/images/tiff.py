@@ -1,7 +1,7 @@
-"""TIFF, a band of rows at a time, in strips or tiles, past 4 GB as BigTIFF, all deflated.
+"""Writing TIFF, a band of rows at a time, in deflated strips or tiles; beyond 4 GB as BigTIFF.
 
 Source: TIFF 6.0 (Adobe, 1992), sections 3 to 15 and its supplements (deflate), and BigTIFF. Written here because the
-packages that write TIFF want the whole image, or to pull it from an iterator of tiles.
+packages that write TIFF need the whole image, or an iterator of tiles.
 """
 
 import struct
@@ -28,7 +28,7 @@ _STRAIGHT_ALPHA = 2
 class TiffSink:
     """Writes rows (h, width, samples) of uint8, uint16 or float32 as they come, compressed on the threads of ``pool``.
 
-    A row of tiles, or a strip of about half a megabyte, is held back until it is full.
+    A row of tiles, or a strip of about half a megabyte, is kept in memory until it is full.
     """
 
     def __init__(self, file: BinaryIO, target: Target, pool: Executor):
@@ -115,12 +115,12 @@ class TiffSink:
 
 
 def is_big(image_bytes: int) -> bool:
-    """Whether an image of so many bytes, unpacked, is written as BigTIFF."""
+    """Whether an image of so many bytes, uncompressed, is written as BigTIFF."""
     return image_bytes > _LAST_OFFSET
 
 
 def memory(size: Size, pixel_bytes: int, tiled: bool) -> int:
-    """About how many bytes a writer holds: a row of tiles or a strip, and copies of those that are compressed."""
+    """About how many bytes a writer uses: a row of tiles or a strip, and copies of those being compressed."""
     held = _held_rows(size, pixel_bytes, tiled) * size[1] * pixel_bytes
     return held + 6 * WORKERS * (TILE**2 * pixel_bytes if tiled else held) + (1 << 20)
 

@@ -1,4 +1,4 @@
-"""Writing an image row by row. PNG and TIFF go to the disk as they come; JPEG and WebP are collected first."""
+"""Writing an image band by band: PNG and TIFF to the disk as rows arrive, JPEG and WebP at the end."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,7 +18,7 @@ from liif_core.images.tiff import TiffSink
 
 
 class Writer:
-    """Takes an image from the top, a band of rows at a time."""
+    """Writes an image from the top, a band of rows at a time."""
 
     def __init__(self, target: Target, sink: PngSink | TiffSink | WholeSink):
         self.target, self.sink, self.done = target, sink, 0
@@ -53,8 +53,8 @@ class Writer:
 def open_writer(target: Target) -> Iterator[Writer]:
     """A writer for an output that ``check_output`` has checked.
 
-    The file appears under its name when the body ends, whole. If the body raises or does not write all rows, nothing
-    is left, and a file that was there before stays as it was.
+    The complete file appears under its name when the body ends. If the body raises or does not write all rows, no
+    partial file is left, and an existing file is unchanged.
     """
     with ExitStack() as stack:
         with _on_disk(target.path):
@@ -74,7 +74,7 @@ def _sink(file: BinaryIO, target: Target, pool: Executor) -> PngSink | TiffSink 
 
 
 def _close(file: BinaryIO) -> None:
-    # What a full disk refused, closing would try again; it has been said.
+    # After an error on a full disk, closing would try to write again; the error has been reported.
     with suppress(OSError):
         file.close()
 

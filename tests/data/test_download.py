@@ -96,7 +96,7 @@ def test_a_connection_that_breaks_is_taken_up_again(server, tmp_path):
 def test_a_later_call_goes_on_where_the_first_ended(server, tmp_path):
     target = tmp_path / "file.bin"
     server.cuts = [300_000, 0]
-    with pytest.raises(UserError, match="300000 of 768000 bytes are kept, try again"):
+    with pytest.raises(UserError, match="300000 of 768000 bytes are kept; try again"):
         fetch(server.url, target, SHA, len(CONTENT))
     assert not target.exists()
     assert partial(target).read_bytes() == CONTENT[:300_000]
@@ -216,7 +216,7 @@ def test_a_zip_that_is_empty_or_absent_or_has_no_place(tmp_path, monkeypatch):
     archive = make_zip(tmp_path / "a.zip", {"one.png": b"x"})
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         extract_zip(archive, tmp_path / "taken")
     (tmp_path / "folder").mkdir()
     extract_zip(archive, tmp_path / "folder")

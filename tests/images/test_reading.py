@@ -129,7 +129,7 @@ def test_cmyk_is_converted_through_its_profile_and_loses_it(path):
 def test_cmyk_with_a_broken_profile_is_converted_plainly_and_said(path):
     Image.new("CMYK", (8, 8), (255, 0, 0, 0)).save(path, "TIFF", icc_profile=b"nonsense")
     picture = read_image(path)
-    assert "by the plain formula: its ICC profile cannot be used" in picture.notes[0]
+    assert "by the simple formula: its ICC profile cannot be used" in picture.notes[0]
     assert (picture.color == [0, 255, 255]).all()
 
 
