@@ -1,8 +1,9 @@
 """Reading image files: decoded exactly, or refused with a message that names the file and the reason."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import evolve, frozen
@@ -16,6 +17,12 @@ from liif_core.sizes import Size
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Formats that not every Pillow has, by their first bytes.
+_OTHER_SIGNATURES = (
+    ("JPEG XL", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ", re.DOTALL)),
+    ("AVIF", re.compile(rb"....ftypavi[fs]", re.DOTALL)),
+    ("HEIF", re.compile(rb"....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)),
+)
 _SUBFILE, _REDUCED_OR_MASK = 254, 1 | 4
 
 
@@ -148,15 +155,20 @@ def _named(path: Path, max_pixels: int) -> Iterator[None]:
 
 def _unidentified(path: Path) -> str:
     """What is wrong with a file of none of the formats that are read."""
-    try:
-        with Image.open(path) as image:  # of any format that Pillow has
-            name = image.format or ""
-    except Exception:
-        return "not an image, or broken in its header"
-    # Some formats have no signature, and are found in files of anything.
-    if Image.OPEN[name][1] is None and Image.registered_extensions().get(path.suffix.lower()) != name:
-        return "not an image, or broken in its header"
-    return f"{name} files are not read; convert it to PNG or TIFF first"
+    name = ""
+    with suppress(Exception), Image.open(path) as image:  # of any format that Pillow has
+        name = image.format or ""
+    # Some formats have no signature, and Pillow finds them in files of other kinds.
+    if name and Image.OPEN[name][1] is None and Image.registered_extensions().get(path.suffix.lower()) != name:
+        name = ""
+    with path.open("rb") as file:
+        start = file.read(12)
+    name = name or next((other for other, signature in _OTHER_SIGNATURES if signature.match(start)), "")
+    if name:
+        return f"{name} files are not read; convert it to PNG or TIFF first"
+    if start.startswith((b"\xff\xd8\xff", *_TIFF_STARTS)):
+        return "a kind of JPEG or TIFF that is not read, or broken in its header; convert it to PNG first"
+    return "not an image, or broken in its header"
 
 
 class _PillowLimit:

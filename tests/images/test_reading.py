@@ -2,7 +2,9 @@
 
 import struct
 import sys
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import imagecodecs
 import numpy as np
@@ -28,10 +30,10 @@ from image_files import (
     saved,
     tiff,
 )
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from liif_core.errors import UserError
-from liif_core.images import header, read_image
+from liif_core.images import TooManyPixels, header, read_image
 
 
 @pytest.fixture
@@ -193,6 +195,43 @@ def test_xmp_orientation_is_reset_with_the_pixels(path):
     assert read_image(path).metadata.xmp == b'<x tiff:Orientation="1"/>'
 
 
+def test_orientation_in_xmp_counts_where_exif_has_none(path):
+    packet = b'<x tiff:Orientation="6"/>'
+    Image.fromarray(RGB).save(path, "WEBP", lossless=True, xmp=packet)
+    assert header(path).size == (W, H)
+    np.testing.assert_array_equal(read_image(path).color, np.rot90(RGB, -1))
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    Image.fromarray(RGB).save(path, "WEBP", lossless=True, xmp=packet, exif=exif)
+    np.testing.assert_array_equal(read_image(path).color, RGB)
+
+
+@pytest.mark.parametrize("name", ["exif", "APP1"])
+@pytest.mark.parametrize("after", [False, True])
+def test_orientation_in_the_text_of_old_pngs(name, after, path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a view"
+    block = exif.tobytes()
+    text = f"Raw profile type {name}\0\n{name}\n{len(block):8}\n{block.hex()}\n".encode()
+    whole = png(8, 2, RGB.reshape(H, -1), (b"tEXt", text))
+    if after:
+        without = png(8, 2, RGB.reshape(H, -1))
+        chunk = whole[33 : 33 + 12 + len(text)]
+        whole = without[:-12] + chunk + without[-12:]
+    path.write_bytes(whole)
+    picture = read_image(path)
+    np.testing.assert_array_equal(picture.color, np.rot90(RGB, -1))
+    assert b"a view" in picture.metadata.exif and picture.metadata.text == {}
+
+
+@pytest.mark.parametrize("following", [b"", b"\xef\xbe\xad\xde", struct.pack("<I", 8)])
+@pytest.mark.parametrize("prefix", [b"Exif\0\0", b"Exif\0\0Exif\0\0"])
+def test_exif_with_a_broken_pointer_to_what_follows(prefix, following, path):
+    block = b"II*\0" + struct.pack("<IHHHIHH", 8, 1, 0x0112, 3, 1, 6, 0) + following
+    Image.fromarray(RGB).save(path, "JPEG", quality=100, subsampling=0, exif=prefix + block)
+    assert header(path).size == read_image(path).size == (W, H)
+
+
 def test_metadata_of_png_is_read(path):
     text = PngImagePlugin.PngInfo()
     text.add_text("Title", "plain")
@@ -266,6 +305,14 @@ REFUSED = {
     "not finite": (tiff(np.where(GRAY > 9, np.nan, FLOATS[..., 0]).astype("f4")), "not finite"),
     "deep PPM": (b"P6 2 1 65535 " + bytes(12), "more than 8 bits"),
     "float PPM": (b"Pf\n1 1\n-1.0\n" + bytes(4), "of mode F is not read"),
+    "Targa": (saved(Image.fromarray(RGB), "TGA"), "not an image"),  # it has no signature, and the name is no help
+    "AVIF": (
+        saved(Image.fromarray(RGB), "AVIF") if "AVIF" in Image.SAVE else b"\0\0\0\x1cftypavif",
+        "AVIF files are not",
+    ),
+    "JPEG 2000": (saved(Image.fromarray(RGB), "JPEG2000"), "JPEG2000 files are not read; convert it to PNG or TIFF"),
+    "JPEG XL": (b"\xff\x0a" + bytes(40), "JPEG XL files are not read"),
+    "HEIF": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIF files are not read"),
     "text": (b"hello, world", "not an image"),
     "empty": (b"", "not an image"),
     "half a header": (CASES["RGB"][0][:20], "broken or cut off"),
@@ -340,3 +387,63 @@ def test_without_the_extra_deep_images_are_refused_and_others_read(missing, case
 def test_the_16_bit_reference_decoder_agrees(path):
     path.write_bytes(imagecodecs.png_encode(DEEP[..., :3].copy()))
     np.testing.assert_array_equal(read_image(path).color, DEEP[..., :3])
+
+
+def test_a_targa_is_named_by_its_suffix(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.tga")
+    with pytest.raises(UserError, match="TGA files are not read; convert it to PNG or TIFF first; formats read: BMP, "):
+        read_image(tmp_path / "a.tga")
+
+
+@pytest.mark.parametrize("case", ["RGB", "I;16", "RGB tiff lzw", "RGB;16 tiff"])
+def test_a_header_is_read_without_the_pixels(case, path, monkeypatch):
+    path.write_bytes(CASES[case][0])
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("the pixels were decoded"))
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda self: pytest.fail("the pixels were decoded"))
+    assert header(path).size == (H, W)
+
+
+@pytest.mark.parametrize("case", ["RGB", "RGB;16 tiff"])
+def test_a_check_sees_the_header_before_pixels_are_decoded(case, path):
+    path.write_bytes(CASES[case][0])
+    seen = []
+    assert read_image(path, check=seen.append).size == (H, W)
+    assert seen == [header(path)]
+
+    def refuse(found):
+        raise UserError(f"{found.path}: {found.mode} is not wanted")
+
+    path.write_bytes(CASES[case][0][:-40])  # whose pixels are cut off
+    with pytest.raises(UserError, match="is not wanted"):
+        read_image(path, check=refuse)
+
+
+def test_a_check_comes_before_the_packages_that_pixels_need(path, monkeypatch):
+    def refuse(found):
+        raise UserError("not wanted")
+
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    path.write_bytes(CASES["RGB;16"][0])
+    with pytest.raises(UserError, match="not wanted"):
+        read_image(path, check=refuse)
+
+
+def test_threads_read_at_the_same_time_with_limits_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # an error beyond 100
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    together = threading.Barrier(3, timeout=30)
+
+    def wait(_):
+        together.wait()  # passed only if three are reading at once
+
+    def read(limit):
+        try:
+            return read_image(path, max_pixels=limit, check=wait).size
+        except TooManyPixels:
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        sizes = list(pool.map(read, [H * W, H * W - 1, 10**6, H * W - 1, 10**9, 10]))
+    assert sizes == [(H, W), None, (H, W), None, (H, W), None]
+    assert Image.MAX_IMAGE_PIXELS == 50
