@@ -1,5 +1,6 @@
 """``liif evaluate``."""
 
+import warnings
 from pathlib import Path
 
 from liif_core import files
@@ -7,13 +8,14 @@ from liif_core.data.sources import open_images
 from liif_core.errors import UserError, did_you_mean
 from liif_core.evaluation.evaluate import evaluate_set
 from liif_core.evaluation.report import results_json, scores_table
+from liif_core.experiment.description import short_description
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
 from liif_core.model.device import autocast, pick_device, precision_problems
 from liif_core.models.loading import checkpoint_path
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.discovery import discover
 from liif_core.sizes import Scale
-from liif_core.training.checkpoint import load_checkpoint, model_of
+from liif_core.training.checkpoint import OtherVersion, load_checkpoint, model_of, spec_of
 
 
 def evaluate_checkpoint(
@@ -57,4 +59,7 @@ def evaluate_checkpoint(
     )
     if json_path is not None:
         files.write_text(json_path, results_json(scores))
-    return scores_table(scores)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OtherVersion)  # model_of has warned
+        spec = spec_of(loaded, registry, str(checkpoint))
+    return scores_table(scores, short_description(spec))

@@ -13,7 +13,8 @@ from liif_core.data.sources import MissingData
 from liif_core.errors import UserError
 from liif_core.evaluation import report
 from liif_core.evaluation.evaluate import evaluate_sets, open_sets
-from liif_core.experiment.schema import Experiment
+from liif_core.experiment.description import format_duration, full_description, short_description
+from liif_core.experiment.schema import Experiment, SkimageSource
 from liif_core.experiment.toml_file import (
     ExperimentFile,
     Resolved,
@@ -77,7 +78,8 @@ def run_experiment(
 
     folder = _run_folder(out, path.stem, experiment, resume)
     files.write_text(folder / "experiment.toml", resolved_toml(resolved))
-    say(f"{experiment.name}: {len(images)} images, {_count(model):,} parameters, on {device}; results go to {folder}")
+    name = _name(resolved)
+    say(f"{name}: {len(images)} images, {_count(model):,} parameters, on {device}; results go to {folder}")
     trainer = Trainer(model, experiment, images, validation, folder, device, plugins_of(experiment.model), quiet)
     trained = trainer.run(resume)
 
@@ -88,7 +90,10 @@ def run_experiment(
     )
     fingerprints = {spec.name: opened.fingerprint for spec, opened in evaluated}
     finished = report.Report(
-        name=f"{experiment.name} [{experiment.profile}]" if experiment.profile else experiment.name,
+        name=name,
+        experiment=experiment.name,
+        composition=full_description(experiment.model),
+        training=_training(experiment, trained.seconds, len(images)),
         scores=scores,
         note=experiment.note,
         profile=experiment.profile,
@@ -107,6 +112,19 @@ def run_experiment(
     say(f"\n{text}\nwritten: {folder}/report.md, report.json, pictures/, checkpoints/best.safetensors")
 
 
+def _name(resolved: Resolved) -> str:
+    """What reports call the model: the experiment's name, or the model's parts where the name is another model's."""
+    experiment = resolved.experiment
+    if not resolved.has_own_name:
+        return short_description(experiment.model)
+    return f"{experiment.name} [{experiment.profile}]" if experiment.profile else experiment.name
+
+
+def _training(experiment: Experiment, seconds: float, images: int) -> str:
+    kind = "photograph" if isinstance(experiment.data.images, SkimageSource) else "image"
+    return f"trained {format_duration(seconds)} on {images:,} {kind}{'s' * (images != 1)}"
+
+
 def _fall_back(
     file: ExperimentFile, registry: Registry, overrides: Iterable[str], missing: MissingData, say: Say
 ) -> Resolved:
@@ -114,7 +132,7 @@ def _fall_back(
         say(f"missing: {line}")
     resolved = resolve(file, registry, file.fallback, overrides)
     say(
-        f"going on with the profile {file.fallback!r} of {file.path} instead (--profile NAME makes missing data an error)."
+        f"using the profile {file.fallback!r} of {file.path} instead (with --profile NAME, missing data is an error)."
     )
     if resolved.experiment.note:
         say(resolved.experiment.note)
@@ -198,7 +216,5 @@ def _described(model: ContinuousModel) -> str:
     per_code = format_multiply_adds(encoding, side**2)
     per_pixel = format_multiply_adds(decoding, (side * scale) ** 2)
     steps = ("encoder and prepare", "decode") if isinstance(picture, ComposedImage) else ("encode", "query")
-    lines.append(
-        f"multiply-adds: {per_code} per LR pixel ({steps[0]}), {per_pixel} per output pixel ({steps[1]})"
-    )
+    lines.append(f"multiply-adds: {per_code} per LR pixel ({steps[0]}), {per_pixel} per output pixel ({steps[1]})")
     return "\n".join(lines)

@@ -44,8 +44,11 @@ class Score:
 class Report:
     """Everything a report says. Only ``name`` and ``scores`` must be known."""
 
-    name: str  # of the experiment or checkpoint; also names the model in tables
+    name: str  # of the model, in the heading and in tables
     scores: Sequence[Score]
+    experiment: str = ""  # what its experiment is called
+    composition: str = ""  # the model's parts and their sizes
+    training: str = ""  # such as "trained 2 min on 9 photographs"
     note: str = ""  # put at the top, such as what these numbers cannot be compared with
     profile: str = ""
     skipped: Sequence[tuple[str, str]] = ()  # dataset, and why it was not evaluated
@@ -62,12 +65,15 @@ def to_json(report: Report) -> str:
     """Strict JSON. A PSNR of equal images, which is infinite, is null."""
     data = {
         "name": report.name,
+        "experiment": report.experiment,
+        "composition": report.composition,
         "profile": report.profile,
         "note": report.note,
         "results": _results(report.scores),
         "skipped": [{"dataset": dataset, "reason": reason} for dataset, reason in report.skipped],
         "model": {"fingerprint": report.model_fingerprint, "parameters": report.parameters},
         "data": dict(report.data_fingerprints),
+        "training": report.training,
         "trained": dict(report.trained),
         "device": report.device,
         "seconds": report.seconds,
@@ -83,7 +89,7 @@ def results_json(scores: Iterable[Score]) -> str:
 
 def to_markdown(report: Report) -> str:
     """The tables a paper would print: bicubic and the model for each dataset, a column for each scale."""
-    parts = [f"# {_line(report.name)}"]
+    parts = [f"# {', '.join(_line(text) for text in (report.name, report.training) if text)}"]
     if report.note:
         parts.append(f"**{_line(report.note)}**")
     parts.append(scores_table(report.scores, report.name))
@@ -230,7 +236,7 @@ def _cell(decibels: float, similarity: float | None) -> str:
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    facts = [("profile", report.profile)]
+    facts = [("experiment", report.experiment), ("profile", report.profile), ("model", report.composition)]
     facts += [(f"trained, {name}", _number(value)) for name, value in report.trained.items() if value is not None]
     facts += [("parameters", "" if report.parameters is None else _number(report.parameters))]
     facts += [("device", report.device), ("seconds", "" if report.seconds is None else f"{report.seconds:.1f}")]

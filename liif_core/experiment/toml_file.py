@@ -26,6 +26,7 @@ class ExperimentFile:
     profiles: Mapping[str, Mapping[str, Any]]
     fallback: str | None
     origins: Mapping[str, str]  # key path -> the file it came from
+    named_model: Any  # the [model] table of the file that has the name
 
 
 @attrs.frozen
@@ -34,6 +35,7 @@ class Resolved:
 
     experiment: Experiment
     origins: Mapping[str, str]
+    has_own_name: bool = True  # False where a profile, an override or another file changed the model and kept the name
 
 
 def read_experiment_file(path: str | Path) -> ExperimentFile:
@@ -52,7 +54,7 @@ def read_experiment_file(path: str | Path) -> ExperimentFile:
         if "extends" in inherited:
             raise UserError(f"{path}: extends: {parent} extends another file itself; one level is allowed")
         layers.insert(0, (path.parent / parent, inherited))
-    fallback = None
+    fallback = named_model = None
     for source, layer in layers:
         offered = layer.pop("profiles", {})
         wrong = (
@@ -63,10 +65,13 @@ def read_experiment_file(path: str | Path) -> ExperimentFile:
         profiles = merged(profiles, offered, source.name, {})
         fallback = layer.pop("fallback", fallback)
         base = merged(base, layer, source.name, origins)
+        if "name" in layer:
+            named_model = base.get("model")
     if fallback is not None and not (isinstance(fallback, str) and fallback in profiles):
         raise UserError(f"{path}: fallback: no profile is named {describe(fallback)}; {_declared(profiles)}")
-    base.setdefault("name", one_line(path.stem))
-    return ExperimentFile(path, base, profiles, fallback, origins)
+    if "name" not in base:
+        base["name"], named_model = one_line(path.stem), base.get("model")
+    return ExperimentFile(path, base, profiles, fallback, origins, named_model)
 
 
 def resolve(
@@ -88,7 +93,17 @@ def resolve(
         data["profile"] = profile
     for text in overrides:
         data = merged(data, override(text, data), f"--set {text.partition('=')[0]}", origins)
-    return Resolved(structure(Experiment, data, registry, str(file.path)), origins)
+    experiment: Experiment = structure(Experiment, data, registry, str(file.path))
+    kept = origins.get("name") == file.origins.get("name")
+    return Resolved(experiment, origins, not kept or _is_model(file.named_model, experiment.model, registry))
+
+
+def _is_model(table: Any, model: ModelSpec, registry: Registry) -> bool:
+    """Whether a ``[model]`` table says what ``model`` does."""
+    try:
+        return bool(structure(ModelSpec, table, registry, "") == model)
+    except UserError:
+        return False
 
 
 def load_experiment(

@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = (*PARTS, "model", "degradation")
 
 
 def is_name(text: str) -> bool:
-    """Whether a component or a model may be called so; ``NAME_RULE`` says what is allowed."""
+    """Whether this is a valid name of a component or a model; ``NAME_RULE`` states the rule."""
     return re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", text) is not None
 
 
@@ -49,11 +49,15 @@ class Component:
 
     ``build`` raises ValueError for options or sizes that do not fit each other. The user sees its message, preceded by
     the component's name.
+
+    ``describe(options)`` returns a few words for reports that name the component and its size, such as "EDSR 16x64".
+    Without it, reports give ``name``.
     """
 
     name: str
     build: Callable[..., Any]
     options: type = NoOptions
+    describe: Callable[[Any], str] | None = None
 
 
 @frozen
@@ -151,6 +155,14 @@ class Choice:
     def build(self, **sizes: Any) -> Any:
         """The module. ``sizes`` are the keywords of ``Component`` for this kind."""
         return self.component.build(self.options, **sizes)
+
+    def describe(self) -> str:
+        """The component and its size in a few words, on one line; its name, if the plugin has no description."""
+        try:
+            text = self.component.describe(self.options) if self.component.describe else ""
+        except Exception:  # of a plugin; a report is worth more than its wording
+            text = ""
+        return " ".join(text.split()) if isinstance(text, str) and text.strip() else self.component.name
 
 
 @frozen

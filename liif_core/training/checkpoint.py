@@ -89,7 +89,7 @@ def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> Continuo
 
     Warns (OtherVersion) where a plugin has another version than it was saved with.
     """
-    spec = _spec_of(checkpoint, registry, where)
+    spec = spec_of(checkpoint, registry, where)
     model = build_model(spec)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
@@ -108,7 +108,8 @@ def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> Continuo
     return model
 
 
-def _spec_of(checkpoint: Checkpoint, registry: Registry, where: str) -> ModelSpec:
+def spec_of(checkpoint: Checkpoint, registry: Registry, where: str) -> ModelSpec:
+    """The checked ``[model]`` table of a checkpoint. Raises and warns as ``model_of`` does."""
     saved = dict(sorted(checkpoint.plugins.items()))
     try:
         spec = model_from_table(checkpoint.experiment["model"], _preferring(registry, saved), where)

@@ -1,6 +1,5 @@
 """What an experiment needs before its first step: a fresh model, and its images."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,10 +49,3 @@ def open_data(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
     if problems:  # a fallback profile replaces data that is absent, not data that is broken
         raise (MissingData if all(missing) else UserError)(*problems)
     return opened[0], opened[1] if len(opened) > 1 else None
-
-
-def training_time(seconds: float) -> str:
-    """A duration for reports, in one unit: "40 s", "2 min", "5 h"."""
-    units: Sequence[tuple[str, float]] = (("s", 1), ("min", 60), ("h", 3600))
-    name, size = next((unit for unit in reversed(units) if seconds >= 1.5 * unit[1]), units[0])
-    return f"{max(1, round(seconds / size))} {name}"

@@ -50,5 +50,5 @@ class Cell(nn.Module):
 def liif_conditionings():
     return [
         Component("coordinate", lambda options: Coordinate()),
-        Component("cell", Cell, CellOptions),
+        Component("cell", Cell, CellOptions, lambda o: f"cell up to x{o.max_scale:g}" if o.max_scale else "cell"),
     ]

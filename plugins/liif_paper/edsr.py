@@ -69,7 +69,7 @@ def _import_edsr(arguments: dict, state: dict, *, published: EDSROptions) -> tup
 
 @hookimpl
 def liif_encoders():
-    return Component("edsr", EDSR, EDSROptions)
+    return Component("edsr", EDSR, EDSROptions, lambda o: f"EDSR {o.blocks}x{o.channels}")
 
 
 @hookimpl

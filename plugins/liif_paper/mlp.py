@@ -105,7 +105,7 @@ def _import_liif(arguments: dict, state: dict, encoder: Callable) -> tuple[dict,
 
 @hookimpl
 def liif_decoders():
-    return Component("mlp", MLP, MLPOptions)
+    return Component("mlp", MLP, MLPOptions, lambda o: f"MLP {'-'.join(map(str, o.hidden)) or 'linear'}")
 
 
 @hookimpl

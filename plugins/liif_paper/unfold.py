@@ -46,6 +46,6 @@ class Unfold(nn.Module):
 @hookimpl
 def liif_features():
     return [
-        Component("unfold", Unfold, UnfoldOptions),
+        Component("unfold", Unfold, UnfoldOptions, lambda o: f"unfold {o.size}x{o.size}"),
         Component("plain", lambda options, in_channels: Unfold(UnfoldOptions(size=1), in_channels), NoOptions),
     ]

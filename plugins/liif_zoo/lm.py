@@ -212,7 +212,10 @@ def _import_lm_lte(arguments: dict, state: dict, encoder: Callable) -> tuple[dic
 
 @hookimpl
 def liif_decoders():
-    return [Component("lm-liif", LMLIIF, LMLIIFOptions), Component("lm-lte", LMLTE, LMLTEOptions)]
+    return [
+        Component("lm-liif", LMLIIF, LMLIIFOptions, lambda o: f"LM-LIIF {o.depth}x{o.width}"),
+        Component("lm-lte", LMLTE, LMLTEOptions, lambda o: f"LM-LTE {o.depth}x{o.width}"),
+    ]
 
 
 @hookimpl

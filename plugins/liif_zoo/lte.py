@@ -102,7 +102,7 @@ def _import_lte_plus(arguments: dict, state: dict, encoder: Callable) -> tuple[d
 
 @hookimpl
 def liif_decoders():
-    return Component("lte", LTE, LTEOptions)
+    return Component("lte", LTE, LTEOptions, lambda o: f"LTE {o.channels} {'-'.join(map(str, o.hidden))}".rstrip())
 
 
 @hookimpl

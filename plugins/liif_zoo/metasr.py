@@ -125,7 +125,7 @@ def liif_samplings():
 
 @hookimpl
 def liif_decoders():
-    return Component("metasr", MetaSR, MetaSROptions)
+    return Component("metasr", MetaSR, MetaSROptions, lambda o: f"MetaSR {o.hidden}")
 
 
 @hookimpl

@@ -105,7 +105,7 @@ def _import_rcan(arguments: dict, state: dict) -> tuple[dict, dict]:
 
 @hookimpl
 def liif_encoders():
-    return Component("rcan", RCAN, RCANOptions)
+    return Component("rcan", RCAN, RCANOptions, lambda o: f"RCAN {o.groups}x{o.blocks}x{o.channels}")
 
 
 @hookimpl

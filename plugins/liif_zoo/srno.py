@@ -174,7 +174,7 @@ def _import_srno(arguments: dict, state: dict, encoder: Callable) -> tuple[dict,
 
 @hookimpl
 def liif_decoders():
-    return Component("srno", SRNO, SRNOOptions)
+    return Component("srno", SRNO, SRNOOptions, lambda o: f"SRNO {o.blocks}x{o.width}")
 
 
 @hookimpl

@@ -217,7 +217,7 @@ def _import_swinir(arguments: dict, state: dict) -> tuple[dict, dict]:
 
 @hookimpl
 def liif_encoders():
-    return Component("swinir", SwinIR, SwinIROptions)
+    return Component("swinir", SwinIR, SwinIROptions, lambda o: f"SwinIR {o.groups}x{o.blocks}x{o.channels}")
 
 
 @hookimpl

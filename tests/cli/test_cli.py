@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -150,6 +151,29 @@ def test_absent_data_falls_back_and_says_so(folder):
     (folder / "tiny.toml").write_text(text + "[profiles.paper]\n")
     refused = invoke("tiny.toml", "--profile", "paper", "--out", "other")
     assert refused.exit_code == 2 and "elsewhere" in refused.output
+
+
+def test_a_report_names_the_model_that_it_is_about(folder):
+    """The name of the file belongs to the model of the file; a profile of other sizes is called what it is made of."""
+    text = tiny.TOML + "\n[profiles.small]\nmodel = { encoder = { blocks = 2, channels = 4 } }\n"
+    (folder / "tiny.toml").write_text(text)
+    few = ["--quiet", "--set", "train.epochs=1", "--set", "evaluate.0.scales=[2]"]
+    own = invoke("tiny.toml", "--out", "own", *few)
+    assert "tiny: 4 images" in own.output and "| tiny |" in own.output
+    assert re.search(r"^# tiny, trained \d+ (s|min) on 4 images$", own.output, re.MULTILINE)
+    other = invoke("tiny.toml", "--profile", "small", "--out", "other", *few)
+    assert (
+        other.exit_code == 0 and "EDSR 2x4, MLP 16: 4 images" in other.output and "| EDSR 2x4, MLP 16 |" in other.output
+    )
+    report = json.loads((folder / "other" / "report.json").read_text())
+    assert (report["name"], report["experiment"], report["profile"]) == ("EDSR 2x4, MLP 16", "tiny", "small")
+    assert (
+        report["composition"].startswith("encoder EDSR 2x4; features unfold 3x3") and "4 images" in report["training"]
+    )
+    assert "# EDSR 2x4, MLP 16, trained" in (folder / "other" / "report.md").read_text()
+    best = folder / "other" / "checkpoints" / "best.safetensors"
+    measured = invoke("evaluate", best, "--hr", "images", "--scale", "2", command=liif)
+    assert "| EDSR 2x4, MLP 16 |" in measured.output
 
 
 def test_an_absent_evaluation_set_is_skipped_and_named(folder):
