@@ -36,7 +36,8 @@ _PACKAGE = """packages = ["{module}"]
 
 [tool.setuptools.package-data]
 {module} = ["*.safetensors", "*.json"]"""
-_COMPARE = "To compare with the LIIF paper, put its table into a copy of liif-core's `experiments/edsr_liif.toml`."
+_COMPARE = """
+  To compare with the LIIF paper, put its table into a copy of liif-core's `experiments/edsr_liif.toml`."""
 
 
 def new_plugin(name: str, kind: str, into: Path) -> str:

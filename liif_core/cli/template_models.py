@@ -181,7 +181,9 @@ def test_the_model_upscales():
 """
 
 TRAIN = '''\
-"""Train the model of $name.toml and put it into the package: ``python train.py``."""
+"""Put a checkpoint into the package: ``python train.py`` trains the model of $name.toml, ``python train.py CHECKPOINT``
+takes a checkpoint that exists.
+"""
 
 import hashlib
 import json
@@ -201,11 +203,15 @@ def test(result: dict) -> str:
     return f"{result['dataset']} x{','.join(map(str, scale)) if isinstance(scale, list) else scale}"
 
 
-command = ["run", HERE / "$name.toml", "--out", RUN, "--resume"]  # a run that was interrupted is continued
-if subprocess.run([sys.executable, "-m", "liif_core", *command]).returncode:
-    sys.exit("the training failed; the pack is unchanged")
-shutil.copyfile(RUN / "checkpoints" / "best.safetensors", CHECKPOINT)
-results = json.loads((RUN / "report.json").read_text(encoding="utf-8"))["results"]
+chosen, results = RUN / "checkpoints" / "best.safetensors", []
+if len(sys.argv) > 1:
+    chosen = Path(sys.argv[1])
+else:
+    command = ["run", HERE / "$name.toml", "--out", RUN, "--resume"]  # an interrupted run is continued
+    if subprocess.run([sys.executable, "-m", "liif_core", *command]).returncode:
+        sys.exit("the training failed; the pack is unchanged")
+    results = json.loads((RUN / "report.json").read_text(encoding="utf-8"))["results"]
+shutil.copyfile(chosen, CHECKPOINT)
 measured = {
     "sha256": hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest(),
     "size": CHECKPOINT.stat().st_size,

@@ -82,9 +82,10 @@ pytest
 liif-run $name.toml
 ```
 
-- `$module.py`: the code, its options, and the hook that offers it. `liif plugins $name` shows what users see.
-- `tests/`: the contract of every $of, checked. Add tests of what is special to yours, such as a reference output.
-- `$name.toml`: an experiment that takes seconds. $more
+- `$module.py`: the code, its options, and the hook that offers it.
+  `liif plugins $name` shows what users see.
+- `tests/`: the checks of the contract of every $of. Add tests of what is special to yours, such as a reference output.
+- `$name.toml`: an experiment that takes seconds.$more
 
 To try it without installing it: `liif-run $name.toml --plugin $module.py`.
 """
@@ -106,8 +107,9 @@ model = liif_core.load("$name")
 
 The checkpoint that this pack starts with is untrained. To replace it:
 
-1. Edit `$name.toml`, and run `python train.py`. It trains the model and writes the checkpoint, its size, its SHA-256
-   and its scores into `$module/`. A checkpoint from elsewhere can be copied there by hand.
+1. Edit `$name.toml` and run `python train.py`. It trains the model, and writes the checkpoint, its size,
+   its SHA-256 and its scores into `$module/`.
+   To use a checkpoint that you have, run `python train.py CHECKPOINT`, and add its scores to `$module/$name.json`.
 2. Edit `$module/__init__.py`: what the model is good for, the license of the weights, and the training data.
 3. Run `pytest`, and `liif plugins $name` to see what users see.
 

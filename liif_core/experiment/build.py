@@ -30,13 +30,16 @@ def _whole(spec: WholeModelSpec) -> ContinuousModel:
     where = f"{_where(spec.model)} breaks its contract"
     if not isinstance(model, ContinuousModel):
         raise UserError(f"{where}: expected a liif_core.ContinuousModel, got {type(model).__name__}")
-    wrong = [
-        ("channels", getattr(model, "channels", "missing"), str(spec.channels), lambda value: value == spec.channels),
-        ("multiple_of", model.multiple_of, "a whole number from 1", lambda value: _is_whole(value, 1)),
-        ("halo", model.halo, _WHOLE_OR_NONE, lambda value: value is None or _is_whole(value, 0)),
-        ("num_statistics", model.num_statistics, _WHOLE_OR_NONE, lambda value: value is None or _is_whole(value, 0)),
+    channels, halo, statistics = getattr(model, "channels", "missing"), model.halo, model.num_statistics
+    checks = [
+        ("channels", channels, channels == spec.channels, str(spec.channels)),
+        ("multiple_of", model.multiple_of, _is_whole(model.multiple_of, 1), "a whole number from 1"),
+        ("halo", halo, halo is None or _is_whole(halo, 0), _WHOLE_OR_NONE),
+        ("num_statistics", statistics, statistics is None or _is_whole(statistics, 0), _WHOLE_OR_NONE),
     ]
-    problems = [f"{where}: {name} is {value!r}; expected {right}" for name, value, right, ok in wrong if not ok(value)]
+    problems = [
+        f"{where}: {name} is {have!r}; expected {expected}" for name, have, fits, expected in checks if not fits
+    ]
     if problems:
         raise UserError(*problems)
     return model

@@ -6,7 +6,7 @@ CHANGES: dict[int, tuple[str, ...]] = {
         "Conditioning: declare scope = 'query', or 'image' for what depends on the cell alone",
         "Decoder: num_statistics replaces pointwise and passes: 0, the number of statistics, or None",
         "Decoder.prepare(field, image_conditions): the second argument was called told",
-        "Decoder.radius may be None: prepare looks at the whole image",
+        "Decoder.radius may be None: prepare reads the whole image",
         "SetDecoder is GlobalDecoder: partial_statistic(maps, sites, conditions, known) replaces moment, "
         "with_statistic(known, statistic) replaces knowing, and decode takes known, a tuple of tensors",
         "LatentField: grid is its own (h, w), which samplings receive; image is the normalized LR image",

@@ -1,6 +1,6 @@
-"""The LTE decoder under this distribution's name: it comes with liif-core now, and this passes it on.
+"""The LTE decoder of liif-core, which was in this distribution before.
 
-So that ``use = "liif-lte:lte"`` goes on meaning it, in experiment files and in checkpoints that were saved with it.
+Experiment files and checkpoints with ``use = "liif-lte:lte"`` still work.
 """
 
 from liif_core import Component, hookimpl

@@ -15,7 +15,7 @@ CONFIGURATIONS = {"A": (20, 6, 32), "B": (16, 8, 64)}  # blocks, layers in each,
 
 @frozen
 class RDNOptions:
-    """The defaults are the paper's RDN; blocks, layers and growth each replace what the configuration says."""
+    """The defaults are the paper's RDN; blocks, layers and growth replace values of the configuration."""
 
     configuration: Literal["A", "B"] = option("The paper's A (20 blocks, 6 layers, growth 32) or B (16, 8, 64).", "B")
     blocks: int | None = option("Residual dense blocks, if not the configuration's.", None, check=optional(ge(1)))
@@ -25,7 +25,8 @@ class RDNOptions:
 
 
 class DenseBlock(nn.Module):
-    """Every layer sees the block's input and all layers before it; a 1x1 convolution of them all is added to that."""
+    """The input of each layer is the block's input and the outputs of all layers before it; a 1x1 convolution of all of
+    them is added to the block's input."""
 
     def __init__(self, channels: int, layers: int, growth: int):
         super().__init__()
@@ -47,8 +48,8 @@ class RDN(nn.Module):
 
     def __init__(self, options: RDNOptions, in_channels: int):
         super().__init__()
-        asked = (options.blocks, options.layers, options.growth)
-        blocks, layers, growth = (n or own for n, own in zip(asked, CONFIGURATIONS[options.configuration]))
+        given = (options.blocks, options.layers, options.growth)
+        blocks, layers, growth = (n or own for n, own in zip(given, CONFIGURATIONS[options.configuration]))
         width = self.out_channels = options.channels
         self.receptive_radius = blocks * layers + 3  # one pixel for each 3x3 convolution on the longest path
         self.head = nn.Conv2d(in_channels, width, 3, padding=1)

@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 RUN = HERE / "run"
 CHECKPOINT = HERE / "liif_tiny" / "edsr-liif-tiny.safetensors"
 
-command = ["run", HERE / "edsr-liif-tiny.toml", "--out", RUN, "--resume"]  # a run that was interrupted is continued
+command = ["run", HERE / "edsr-liif-tiny.toml", "--out", RUN, "--resume"]  # an interrupted run is continued
 if subprocess.run([sys.executable, "-m", "liif_core", *command]).returncode:
     sys.exit("the training failed; the pack is unchanged")
 shutil.copyfile(RUN / "checkpoints" / "best.safetensors", CHECKPOINT)

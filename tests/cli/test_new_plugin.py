@@ -1,5 +1,6 @@
 """``liif new-plugin``: what it writes works as it is written."""
 
+import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -126,6 +127,14 @@ def test_a_pack_is_trained_by_its_script(installed, tmp_path):
     measured = json.loads((folder / "new_model_pack" / "new-model-pack.json").read_text())
     assert list(measured["scores"]) == ["chelsea x2", "chelsea x2,3"]
     assert all(15 < value < 50 for value in measured["scores"].values())
+
+    (folder / "given.safetensors").write_bytes(untrained)
+    ran = subprocess.run([*command, str(folder / "given.safetensors")], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert (folder / "new_model_pack" / "new-model-pack.safetensors").read_bytes() == untrained
+    measured = json.loads((folder / "new_model_pack" / "new-model-pack.json").read_text())
+    sha256 = hashlib.sha256(untrained).hexdigest()
+    assert measured == {"sha256": sha256, "size": len(untrained), "scores": {}}
 
 
 def test_installed_by_pip(made, tmp_path):

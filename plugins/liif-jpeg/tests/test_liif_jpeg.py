@@ -1,4 +1,4 @@
-"""The contract, and that the quality does what it says."""
+"""The contract, and the effect of the quality."""
 
 import numpy as np
 import pytest
