@@ -27,6 +27,7 @@ def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with warnings.catch_warnings(), _with_plugins(plugins):
                 warnings.showwarning = _show_warning(warnings.showwarning)
+                warnings.filterwarnings("ignore", module=r"PIL\.")  # our own messages name the file
                 sys.exit(command(*args, **kwargs) or DONE)
         except UserError as error:
             for problem in error.problems:

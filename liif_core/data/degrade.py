@@ -19,7 +19,7 @@ class Degradation(Protocol):
     a fraction of a pixel is an error that the model would learn.
 
     Every random draw must come from ``rng``: two calls with generators of the same state return the same patch. The
-    crop must not be written to.
+    crop must not be written to. The function must be picklable: worker processes of the data loader receive a copy.
     """
 
     def __call__(self, image: np.ndarray, size: Size, rng: np.random.Generator) -> np.ndarray: ...

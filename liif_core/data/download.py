@@ -111,7 +111,7 @@ def _continue(url: str, partial: Path, size: int) -> None:
     try:
         response = urlopen(request, timeout=_TIMEOUT)
     except HTTPError as error:
-        raise _BrokenOff(f"the server answers {error.code} {error.reason}") from error
+        raise _BrokenOff(f"the server returned {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
         raise _BrokenOff(str(getattr(error, "reason", error))) from error
     with response:

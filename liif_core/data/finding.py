@@ -59,7 +59,7 @@ def _skimage(source: SkimageSource) -> tuple[list[Entry], list[str]]:
         raise MissingData(
             'skimage: these images come with scikit-image, which is not installed; pip install "liif-core[skimage]"'
         )
-    found = _find(Path(spec.submodule_search_locations[0]) / "data", [], deep=False)
+    found = _find(Path(spec.submodule_search_locations[0]) / "data", [], recursive=False)
     known = {_stem(name): path for name, path in found.items()}
     problems = []
     for name in dict.fromkeys(source.names):
@@ -107,7 +107,7 @@ def _div2k(source: Div2kSource) -> tuple[list[Entry], list[str]]:
 def _benchmark(source: BenchmarkSource) -> tuple[list[Entry], list[str]]:
     problems: list[str] = []
     top = source.path
-    hr = _find(top / "HR", problems) if (top / "HR").is_dir() else _find(top, [], deep=False)
+    hr = _find(top / "HR", problems) if (top / "HR").is_dir() else _find(top, [], recursive=False)
     if not hr and not problems:
         raise MissingData(
             f"{top}: no HR folder, and no images",
@@ -133,12 +133,12 @@ def _filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _find(folder: Path, problems: list[str], deep: bool = True) -> dict[str, Path]:
+def _find(folder: Path, problems: list[str], recursive: bool = True) -> dict[str, Path]:
     """The images in a folder by their paths relative to it, sorted; hidden files and folders are left out."""
     known, errors = image_suffixes(), list[OSError]()
     found: dict[str, Path] = {}
     for root, folders, files in os.walk(folder, onerror=errors.append):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         for path in (Path(root, name) for name in files if not name.startswith(".")):
             if path.suffix.lower() in known:
                 found[path.relative_to(folder).as_posix()] = path

@@ -94,9 +94,9 @@ def to_picture(image: Image.Image, found: Metadata, orientation: int, bits: int 
 def _check_mode(path: Path, image: ImageFile.ImageFile) -> None:
     # Pillow would scale a PPM of more than 8 bits; the greatest value is the last of its decoder's arguments.
     arguments = image.tile[0][3] if image.format == "PPM" else ()
-    deep = isinstance(arguments, tuple) and arguments and arguments[-1] > 255
-    if deep or (image.format != "PNG" and image.mode not in MODES):
-        what = "of more than 8 bits per sample" if deep else f"of mode {image.mode}"
+    over_8_bits = isinstance(arguments, tuple) and arguments and arguments[-1] > 255
+    if over_8_bits or (image.format != "PNG" and image.mode not in MODES):
+        what = "of more than 8 bits per sample" if over_8_bits else f"of mode {image.mode}"
         raise UserError(f"{path}: a {image.format} {what} is not read; convert it to PNG or TIFF first")
 
 

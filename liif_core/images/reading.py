@@ -24,6 +24,7 @@ _OTHER_SIGNATURES = (
     ("HEIF", re.compile(rb"....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)),
 )
 _SUBFILE, _REDUCED_OR_MASK = 254, 1 | 4
+_SAMPLES, _PLANAR = 277, 284
 
 
 class TooManyPixels(UserError):
@@ -104,6 +105,11 @@ def _look_at_tiff(path: Path, pages: list[ifd.Directory]) -> tuple[Header, _Plac
     page = pages[number]
     if high_depth.is_high_depth(page):
         head = high_depth.tiff_header(path, page)
+    elif ifd.numbers(page, _PLANAR, [1])[0] == 2 and ifd.numbers(page, _SAMPLES, [1])[0] == 2:
+        # Pillow decodes the alpha of these as 0 everywhere, or not at all.
+        raise UserError(
+            f"{path}: a TIFF of 8-bit gray and alpha in separate planes is not read; convert it to PNG first"
+        )
     else:
         head = eight_bit.look(path, number)
     return head, _Place(number=number, page=page)

@@ -36,8 +36,8 @@ class TiffSink:
         (height, width), dtype = target.size, np.dtype(target.depth).newbyteorder("<")
         pixel_bytes = target.channels * dtype.itemsize
         self.big = is_big(height * width * pixel_bytes)
-        self.deep = _held_rows(target.size, pixel_bytes, self.tiled)
-        self.held = np.zeros((self.deep, width, target.channels), dtype)
+        self.held_rows = _held_rows(target.size, pixel_bytes, self.tiled)
+        self.held = np.zeros((self.held_rows, width, target.channels), dtype)
         self.filled = 0
         self.packed = InOrder(pool, self._append)
         self.offsets: list[int] = []
@@ -47,11 +47,11 @@ class TiffSink:
     def rows(self, rows: np.ndarray) -> None:
         """Append rows, in order from the top."""
         while len(rows):
-            some = rows[: self.deep - self.filled]
+            some = rows[: self.held_rows - self.filled]
             self.held[self.filled : self.filled + len(some)] = some
             self.filled += len(some)
             rows = rows[len(some) :]
-            if self.filled == self.deep:
+            if self.filled == self.held_rows:
                 self._flush()
 
     def finish(self) -> None:
@@ -106,7 +106,7 @@ class TiffSink:
         if self.tiled:
             own |= {322: (long, [TILE]), 323: (long, [TILE]), 324: (offset, self.offsets), 325: (long, self.counts)}
         else:
-            own |= {273: (offset, self.offsets), 278: (long, [self.deep]), 279: (long, self.counts)}
+            own |= {273: (offset, self.offsets), 278: (long, [self.held_rows]), 279: (long, self.counts)}
         if metadata.icc:
             own[34675] = (ifd.UNDEFINED, metadata.icc)
         if metadata.xmp:

@@ -301,6 +301,10 @@ REFUSED = {
     "two pages": (frames("TIFF"), "TIFF of 2 pages"),
     "32-bit integers": (tiff(GRAY.astype("i4")), "32-bit signed integer samples is not read"),
     "signed": (tiff(GRAY.astype("i2")), "16-bit signed integer"),
+    "gray and alpha apart": (
+        tiff(np.moveaxis(RGBA[..., :2], -1, 0), photometric="minisblack", planarconfig="separate", extrasamples=[2]),
+        "8-bit gray and alpha in separate planes is not read",
+    ),
     "16-bit CMYK": (tiff(DEEP, photometric="separated"), "CMYK 16-bit"),
     "not finite": (tiff(np.where(GRAY > 9, np.nan, FLOATS[..., 0]).astype("f4")), "not finite"),
     "deep PPM": (b"P6 2 1 65535 " + bytes(12), "more than 8 bits"),
