@@ -12,7 +12,7 @@ def import_checkpoint(published: Path, target: Path, overwrite: bool) -> str:
     if target.suffix != ".safetensors":
         raise UserError(f"{target}: expected a name that ends in .safetensors")
     if target.exists() and not overwrite:
-        raise UserError(f"{target}: is there already; use --overwrite to replace it")
+        raise UserError(f"{target}: already exists; use --overwrite to replace it")
     registry = discover()
     checkpoint = load_checkpoint(published, registry)
     model = model_of(checkpoint, registry, str(published))

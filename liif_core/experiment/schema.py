@@ -25,7 +25,9 @@ class FolderSource:
     """``source = "folder"``: every image under a folder, at any depth."""
 
     path: Path = option("The folder with high-resolution images.")
-    limit: int | None = option("Take only the first so many, in order of name.", None, check=optional(_at_least_one))
+    limit: int | None = option(
+        "Largest number of images, taken in order of name; without it, all.", None, check=optional(_at_least_one)
+    )
 
 
 @frozen
@@ -33,8 +35,10 @@ class PairedFoldersSource:
     """``source = "paired-folders"``: HR images and the LR images that belong to them, by order of name."""
 
     hr: Path = option("The folder with high-resolution images.")
-    lr: Path = option("The folder with low-resolution images: as many, in the same order.")
-    limit: int | None = option("Take only the first so many pairs.", None, check=optional(_at_least_one))
+    lr: Path = option("The folder with low-resolution images: as many, and in the same order of name.")
+    limit: int | None = option(
+        "Largest number of pairs, taken in order of name; without it, all.", None, check=optional(_at_least_one)
+    )
 
 
 @frozen
@@ -49,20 +53,26 @@ class Div2kSource:
     """``source = "div2k"``: the DIV2K data set as its authors distribute it."""
 
     path: Path = option("The folder that holds DIV2K_train_HR, DIV2K_valid_HR, DIV2K_valid_LR_bicubic.")
-    split: Literal["train", "valid"] = option("Images 0001-0800 to train, 0801-0900 to validate.")
-    download: bool = option("Fetch what is missing from its official address (HR of train: 3.5 GB).", False)
-    limit: int | None = option("Take only the first so many.", None, check=optional(_at_least_one))
+    split: Literal["train", "valid"] = option("Images 0001-0800 are 'train', images 0801-0900 are 'valid'.")
+    download: bool = option(
+        "Download missing files from the official address (3.5 GB for the HR images of 'train').", False
+    )
+    limit: int | None = option(
+        "Largest number of images, taken in order of name; without it, all.", None, check=optional(_at_least_one)
+    )
 
 
 @frozen
 class BenchmarkSource:
     """``source = "benchmark"``: Set5, Set14, B100, Urban100 as they are usually laid out.
 
-    Either HR/ beside LR_bicubic/X2, X3, ..., or HR/ beside LR/ (then for the one scale their sizes say).
+    Either HR/ beside LR_bicubic/X2, X3, ..., or HR/ beside LR/, for the one scale that their sizes give.
     """
 
     path: Path = option("The folder that holds HR.")
-    limit: int | None = option("Take only the first so many.", None, check=optional(_at_least_one))
+    limit: int | None = option(
+        "Largest number of images, taken in order of name; without it, all.", None, check=optional(_at_least_one)
+    )
 
 
 Source = FolderSource | PairedFoldersSource | SkimageSource | Div2kSource | BenchmarkSource
@@ -79,21 +89,25 @@ SOURCES: dict[str, type] = {
 class CompositionSpec:
     """``[model]``: a model composed of an encoder, features, a sampling, conditionings and a decoder."""
 
-    encoder: Choice = option("Image -> features.", kind="encoder")
-    features: Choice = option("Features -> latent field.", kind="features")
-    sampling: Choice = option("Query -> the codes it reads.", kind="sampling")
-    decoder: Choice = option("Codes and conditions -> colors.", kind="decoder")
-    conditioning: tuple[Choice, ...] = option("What the decoder is told of a query, by name.", (), kind="conditioning")
-    residual: Literal["none", "bilinear", "nearest"] = option("What of the LR image is added to the output.", "none")
-    channels: int = option("Channels of the images, 1 for gray, 3 for RGB.", 3, check=_at_least_one)
+    encoder: Choice = option("The encoder: makes features of an image.", kind="encoder")
+    features: Choice = option("The features component: makes a latent field of the encoder's output.", kind="features")
+    sampling: Choice = option("The sampling: which latent codes a query reads.", kind="sampling")
+    decoder: Choice = option("The decoder: makes colors of latent codes and conditions.", kind="decoder")
+    conditioning: tuple[Choice, ...] = option(
+        "The conditionings: what the decoder receives about a query besides latent codes.", (), kind="conditioning"
+    )
+    residual: Literal["none", "bilinear", "nearest"] = option(
+        "The upsampled low-resolution image that is added to the output.", "none"
+    )
+    channels: int = option("Number of channels of the images: 1 for gray, 3 for RGB.", 3, check=_at_least_one)
 
 
 @frozen
 class WholeModelSpec:
     """``[model] use = "..."``: a model that is no composition; its own options stand in the same table."""
 
-    model: Choice = option("The model.", kind="model")
-    channels: int = option("Channels of the images, 1 for gray, 3 for RGB.", 3, check=_at_least_one)
+    model: Choice = option("The model and its options.", kind="model")
+    channels: int = option("Number of channels of the images: 1 for gray, 3 for RGB.", 3, check=_at_least_one)
 
 
 ModelSpec = CompositionSpec | WholeModelSpec
@@ -101,19 +115,25 @@ ModelSpec = CompositionSpec | WholeModelSpec
 
 @frozen
 class TrainingData:
-    """``[data]``: what is trained on, and how samples are made of it (section 4 of the LIIF paper)."""
+    """``[data]``: the training images, and how patches are made of them (section 4 of the LIIF paper)."""
 
-    images: Source = option("Where high-resolution images come from.")
-    scale: tuple[float, float] = option("Scales are drawn uniformly between these two.", (1.0, 4.0))
-    patch: int = option("Side of the low-resolution patches, in pixels.", 48, check=_at_least_one)
-    queries: int = option("Pixels of each high-resolution crop that are queried.", 2304, check=_at_least_one)
-    repeat: int = option("How often an epoch goes over the images.", 1, check=_at_least_one)
-    degradation: Choice | None = option(
-        "How low-resolution patches are made; without it, by Pillow's bicubic filter.", None, kind="degradation"
+    images: Source = option("Source of the high-resolution training images.")
+    scale: tuple[float, float] = option(
+        "Lowest and highest training scale; scales are drawn uniformly between them.", (1.0, 4.0)
     )
-    augment: bool = option("Flip and transpose at random.", True)
+    patch: int = option("Side length of the low-resolution patches, in pixels.", 48, check=_at_least_one)
+    queries: int = option("Number of pixels of each high-resolution crop that are queried.", 2304, check=_at_least_one)
+    repeat: int = option("Number of times that an epoch goes over the images.", 1, check=_at_least_one)
+    degradation: Choice | None = option(
+        "The degradation that makes low-resolution patches; without it, Pillow's bicubic filter.",
+        None,
+        kind="degradation",
+    )
+    augment: bool = option("Flip and transpose patches at random.", True)
     memory_gb: float = option(
-        "Hold up to so much of decoded uint8 images; read the rest when needed.", 4.0, check=_not_negative
+        "Memory for decoded images, in GB; images beyond it are read again when they are needed.",
+        4.0,
+        check=_not_negative,
     )
 
     def __attrs_post_init__(self) -> None:
@@ -127,45 +147,59 @@ class TrainingData:
         if self.queries > round(self.patch * low) ** 2:
             raise ValueError(
                 f"queries: {self.queries} are more than the pixels of the smallest crop, "
-                f"{round(self.patch * low)} x {round(self.patch * low)}; ask for fewer, or a larger patch"
+                f"{round(self.patch * low)} x {round(self.patch * low)}; use fewer queries, or a larger patch"
             )
 
 
 @frozen
 class Optimizer:
-    """``[train.optimizer]``."""
+    """``[train.optimizer]``: the optimizer and its settings."""
 
-    use: Literal["adam", "adamw"] = option("Which.", "adam")
+    use: Literal["adam", "adamw"] = option("Optimizer.", "adam")
     lr: float = option("Learning rate.", 1e-4, check=gt(0))
-    betas: tuple[float, float] = option("Decay of the two running means.", (0.9, 0.999))
+    betas: tuple[float, float] = option(
+        "Decay rates of the running means of the gradient and of its square.", (0.9, 0.999)
+    )
     weight_decay: float = option("Weight decay.", 0.0, check=_not_negative)
 
 
 @frozen
 class MultiStep:
-    """``[train.schedule] use = "multi-step"``: the rate is multiplied by ``gamma`` at each milestone."""
+    """``[train.schedule] use = "multi-step"``: the learning rate is multiplied by ``gamma`` at each milestone."""
 
-    milestones: tuple[int, ...] = option("Epochs after which the rate drops.")
+    milestones: tuple[int, ...] = option("Numbers of epochs after which the learning rate drops.")
     gamma: float = option("Factor that the learning rate is multiplied by at each milestone.", 0.5, check=gt(0))
-    warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
-    warmup_from: float | None = option("What it rises from, if not 0, as a part of the rate.", None, check=_a_part)
+    warmup_steps: int = option(
+        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
+    )
+    warmup_from: float | None = option(
+        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
+    )
 
 
 @frozen
 class Cosine:
-    """``[train.schedule] use = "cosine"``: the rate falls along half a cosine, over all steps."""
+    """``[train.schedule] use = "cosine"``: the learning rate falls along half a cosine, over all steps."""
 
-    final: float = option("What it ends at, as a part of the first rate.", 0.0, check=and_(ge(0), le(1)))
-    warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
-    warmup_from: float | None = option("What it rises from, if not 0, as a part of the rate.", None, check=_a_part)
+    final: float = option("Learning rate at the end, as a fraction of ``lr``.", 0.0, check=and_(ge(0), le(1)))
+    warmup_steps: int = option(
+        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
+    )
+    warmup_from: float | None = option(
+        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
+    )
 
 
 @frozen
 class Constant:
-    """``[train.schedule] use = "constant"``."""
+    """``[train.schedule] use = "constant"``: the learning rate stays the same after the warm-up."""
 
-    warmup_steps: int = option("Steps over which the rate rises first.", 0, check=_not_negative)
-    warmup_from: float | None = option("What it rises from, if not 0, as a part of the rate.", None, check=_a_part)
+    warmup_steps: int = option(
+        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
+    )
+    warmup_from: float | None = option(
+        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
+    )
 
 
 Schedule = MultiStep | Cosine | Constant
@@ -174,21 +208,29 @@ SCHEDULES: dict[str, type] = {"multi-step": MultiStep, "cosine": Cosine, "consta
 
 @frozen
 class TrainSpec:
-    """``[train]``."""
+    """``[train]``: the optimization, and when checkpoints are written."""
 
-    epochs: int = option("How many.", check=_at_least_one)
+    epochs: int = option("Number of training epochs.", check=_at_least_one)
     batch_size: int = option("Number of crops in each optimizer step.", 16, check=_at_least_one)
     optimizer: Optimizer = option("The optimizer.", Optimizer())
-    schedule: Schedule = option("How its rate changes.", Constant())
-    seed: int = option("Every random draw derives from it.", 0, check=_not_negative)
+    schedule: Schedule = option("The learning-rate schedule.", Constant())
+    seed: int = option("Random seed; every random draw of a run derives from it.", 0, check=_not_negative)
     ema: float | None = option(
-        "Decay of an average of the weights, which is then what is evaluated.", None, check=optional(and_(gt(0), lt(1)))
+        "Decay rate of a moving average of the weights, which is then validated and saved.",
+        None,
+        check=optional(and_(gt(0), lt(1))),
     )
-    clip: float | None = option("Largest gradient norm.", None, check=optional(gt(0)))
-    accumulate: int = option("Parts a batch is computed in, to save memory.", 1, check=_at_least_one)
-    workers: int = option("Processes that load data; 0: this one.", 0, check=_not_negative)
-    checkpoint_every: int = option("Epochs between checkpoints of 'last'.", 1, check=_at_least_one)
-    keep_every: int | None = option("Also keep every so many epochs' checkpoint.", None, check=optional(_at_least_one))
+    clip: float | None = option(
+        "Largest norm of the gradient; larger gradients are scaled down to it.", None, check=optional(gt(0))
+    )
+    accumulate: int = option("Number of parts that each batch is computed in, to save memory.", 1, check=_at_least_one)
+    workers: int = option("Number of processes that load data; 0 loads in the main process.", 0, check=_not_negative)
+    checkpoint_every: int = option("Number of epochs between writes of the checkpoint 'last'.", 1, check=_at_least_one)
+    keep_every: int | None = option(
+        "Number of epochs between checkpoints that are kept; without it, only 'last' and 'best' are.",
+        None,
+        check=optional(_at_least_one),
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.batch_size % self.accumulate:
@@ -201,42 +243,48 @@ class TrainSpec:
 class ValidateSpec:
     """``[validate]``: what decides which checkpoint is best."""
 
-    images: Source = option("Images that are not trained on.")
-    scale: Scale = option("The scale.", Scale(4.0, 4.0))
-    protocol: str = option("How PSNR is taken: benchmark, div2k or rgb.", "rgb", check=in_(PROTOCOLS))
-    every: int = option("Epochs between validations.", 1, check=_at_least_one)
+    images: Source = option("Source of the validation images, which are not trained on.")
+    scale: Scale = option("Scale at which the validation images are rendered.", Scale(4.0, 4.0))
+    protocol: str = option("Evaluation protocol: benchmark, div2k or rgb.", "rgb", check=in_(PROTOCOLS))
+    every: int = option("Number of epochs between validations.", 1, check=_at_least_one)
 
 
 @frozen
 class EvaluationSet:
     """One ``[[evaluate]]`` table."""
 
-    name: str = option("What the report calls it.", check=min_len(1))
-    images: Source = option("The images.")
-    scales: tuple[Scale, ...] = option("Numbers, or [vertical, horizontal] pairs.", check=min_len(1))
-    protocol: str = option("How PSNR is taken: benchmark, div2k or rgb.", "benchmark", check=in_(PROTOCOLS))
-    ssim: bool = option("Report SSIM too.", False)
+    name: str = option("Name of the data set in reports.", check=min_len(1))
+    images: Source = option("Source of the images.")
+    scales: tuple[Scale, ...] = option(
+        "Scales to evaluate: numbers, or [vertical, horizontal] pairs.", check=min_len(1)
+    )
+    protocol: str = option("Evaluation protocol: benchmark, div2k or rgb.", "benchmark", check=in_(PROTOCOLS))
+    ssim: bool = option("Whether to report SSIM too; needs scikit-image.", False)
 
 
 @frozen
 class RunSpec:
-    """``[run]``: where it runs; no effect on what is computed beyond rounding."""
+    """``[run]``: the device and the precision; they change results by rounding only."""
 
-    device: str = option("auto, cpu, cuda, cuda:1, mps.", "auto")
-    precision: Precision = option("Of matrix products and convolutions; half precision needs a GPU.", "float32")
-    deterministic: bool = option("Only operations that repeat exactly, for resuming bit by bit on a GPU.", True)
+    device: str = option("Device: auto, cpu, cuda, cuda:N or mps.", "auto")
+    precision: Precision = option("Precision of matrix products and convolutions; bf16 and fp16 need a GPU.", "float32")
+    deterministic: bool = option(
+        "Whether to use only operations that repeat exactly, so that resumed runs match bit for bit on a GPU.", True
+    )
 
 
 @frozen
 class Experiment:
-    """A whole experiment file, resolved."""
+    """An experiment file with its profile and overrides applied."""
 
-    name: str = option("A name for reports.")
-    model: ModelSpec = option("The composition.")
-    data: TrainingData = option("What it is trained on.")
-    train: TrainSpec = option("How it is trained.")
-    validate: ValidateSpec | None = option("How the best checkpoint is chosen; without it, the last is best.", None)
-    evaluate: tuple[EvaluationSet, ...] = option("What it is measured on afterwards.", ())
-    run: RunSpec = option("Where it runs.", RunSpec())
-    profile: str = option("The profile that was applied; empty for the file as it stands.", "")
-    note: str = option("A sentence that is put on the report.", "")
+    name: str = option("Name of the experiment, for reports.")
+    model: ModelSpec = option("The model.")
+    data: TrainingData = option("The training data.")
+    train: TrainSpec = option("The training.")
+    validate: ValidateSpec | None = option(
+        "The validation that chooses the best checkpoint; without it, the last one is the best.", None
+    )
+    evaluate: tuple[EvaluationSet, ...] = option("Data sets that the trained model is evaluated on.", ())
+    run: RunSpec = option("Device and precision.", RunSpec())
+    profile: str = option("Name of the profile that was applied; empty without one.", "")
+    note: str = option("A sentence to print at the top of the report.", "")

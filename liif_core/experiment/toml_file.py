@@ -12,7 +12,8 @@ from liif_core.errors import UserError, did_you_mean, one_line
 from liif_core.experiment.layers import merged, override, read_toml
 from liif_core.experiment.schema import SCHEDULES, SOURCES, Experiment, ModelSpec, WholeModelSpec
 from liif_core.experiment.translation import RENAMED_PROFILES
-from liif_core.experiment.validation import describe, structure
+from liif_core.experiment.validation import structure
+from liif_core.experiment.values import describe
 from liif_core.registry.components import Choice, Registry
 from liif_core.sizes import Scale
 
@@ -189,7 +190,7 @@ def resolved_toml(resolved: Resolved) -> str:
     for key, origin in sorted(resolved.origins.items()):
         by_origin.setdefault(origin, []).append(key)
     made = ", ".join(f"{name} {version}" for name, version in sorted(plugins_used(resolved.experiment).items()))
-    head = ["# A resolved experiment, written by liif-run. What is listed nowhere below is a default."]
+    head = ["# A resolved experiment, written by liif-run. Values that are not listed below are defaults."]
     head += [f"# plugins: {made}"]
     head += [f"# from {origin}: {', '.join(keys)}" for origin, keys in by_origin.items()]
     try:

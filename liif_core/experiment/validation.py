@@ -1,8 +1,6 @@
 """Plain tables -> typed objects: strict, every problem at once, each with its key path."""
 
-import os
 import types
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -20,16 +18,9 @@ from liif_core.errors import UserError, did_you_mean
 from liif_core.experiment.layers import join
 from liif_core.experiment.schema import SCHEDULES, SOURCES, CompositionSpec, ModelSpec, Schedule, Source, WholeModelSpec
 from liif_core.experiment.translation import RENAMED_SOURCES, renamed_key
+from liif_core.experiment.values import Problem, describe, exact, literal, refuse
 from liif_core.registry.components import Choice, Registry
 from liif_core.sizes import Scale
-
-
-class _Problem(ValueError):
-    """A problem at a key of the table being read; ``key`` is empty for the table itself."""
-
-    def __init__(self, message: str, key: str = ""):
-        super().__init__(message)
-        self.key = key
 
 
 def structure(cls: type, data: Mapping[str, Any], registry: Registry, where: str, prefix: str = "") -> Any:
@@ -74,7 +65,7 @@ def _leaf(error: BaseException, path: str) -> list[tuple[str, str]]:
         ]
     if isinstance(error, KeyError):
         return [(path, "required, but missing")]
-    if isinstance(error, _Problem):
+    if isinstance(error, Problem):
         return [(join(path, error.key) if error.key else path, str(error))]
     key, _, rest = str(error.args[0] if error.args else error).partition(": ")
     if rest and key.isidentifier():  # an options class that names its field: "samples: 99 are more than ..."
@@ -85,90 +76,17 @@ def _leaf(error: BaseException, path: str) -> list[tuple[str, str]]:
 def _converter(registry: Registry) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True, forbid_extra_keys=True)
     for kind in (bool, int, float, str, Path, Scale):
-        converter.register_structure_hook(kind, _exact(kind))
+        converter.register_structure_hook(kind, exact(kind))
     converter.register_structure_hook_factory(attrs.has, lambda cls: _table_hook(cls, converter, registry))
     converter.register_structure_hook_factory(
-        lambda t: get_origin(t) is Literal, lambda t: lambda value, _: _literal(value, t)
+        lambda t: get_origin(t) is Literal, lambda t: lambda value, _: literal(value, t)
     )
     converter.register_structure_hook_factory(lambda t: get_origin(t) is tuple, lambda t: _array_hook(t, converter))
     converter.register_structure_hook_factory(
         lambda t: get_origin(t) in (Union, types.UnionType), lambda t: _union_hook(t, converter)
     )
-    converter.register_structure_hook(Scale, _exact(Scale))
+    converter.register_structure_hook(Scale, exact(Scale))
     return converter
-
-
-_EXPECTED = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    Path: "a path (a string)",
-}
-
-
-def _exact(kind: type) -> Callable[[Any, Any], Any]:
-    """No coercion but what loses nothing: a whole number may stand for a float, a string for a path."""
-
-    def hook(value: Any, _: Any) -> Any:
-        if kind is Scale:
-            return (
-                Scale.of(value)
-                if isinstance(value, (int, float, list))
-                else _refuse(value, "a number or a pair of them")
-            )
-        if kind is float and type(value) is int and abs(value) <= 2**53:
-            return float(value)
-        if kind is float and type(value) is float and value - value != 0:
-            raise _Problem(f"expected a finite number, got {value}")
-        if kind in (str, Path) and isinstance(value, str):
-            if "\0" in value:
-                raise _Problem("must not contain a NUL character")
-            return str(value) if kind is str else Path(os.path.abspath(getattr(value, "folder", Path()) / value))
-        return value if type(value) is kind else _refuse(value, _EXPECTED[kind])
-
-    return hook
-
-
-def _refuse(value: Any, expected: str) -> typing.NoReturn:
-    raise _Problem(f"expected {expected}, got {describe(value)}")
-
-
-def describe(value: Any) -> str:
-    """A value and its kind, for messages."""
-    names = {
-        str: "a string",
-        bool: "a boolean",
-        int: "a whole number",
-        float: "a number",
-        list: "an array",
-        dict: "a table",
-    }
-    kind = next(
-        (name for cls, name in names.items() if isinstance(value, cls) and not (cls is int and value is True)),
-        type(value).__name__,
-    )
-    if isinstance(value, (dict, list)):
-        return kind
-    try:
-        text = (
-            repr(str(value))
-            if isinstance(value, str)
-            else str(value).lower()
-            if isinstance(value, bool)
-            else str(value)
-        )
-    except ValueError:  # thousands of digits
-        return kind
-    return f"{text[:60]} ({kind})"
-
-
-def _literal(value: Any, kind: Any) -> str:
-    allowed = get_args(kind)
-    if value not in allowed or not isinstance(value, str):
-        near = did_you_mean(value, allowed) if isinstance(value, str) else ""
-        raise _Problem(f"expected one of {', '.join(map(repr, allowed))}, got {describe(value)}{near}")
-    return str(value)
 
 
 def _array_hook(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
@@ -177,9 +95,9 @@ def _array_hook(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], 
 
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, list):
-            _refuse(value, "an array")
+            refuse(value, "an array")
         if not open_ended and len(value) != len(inner):
-            raise _Problem(f"expected {len(inner)} values, got {len(value)}")
+            raise Problem(f"expected {len(inner)} values, got {len(value)}")
         items, errors = [], []
         for index, item in enumerate(value):
             try:
@@ -209,8 +127,8 @@ def _union_hook(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], 
         name, rest = _tagged(value, tag)
         if name not in classes:
             if name in RENAMED_SOURCES and RENAMED_SOURCES[name] in classes:
-                raise _Problem(f"{name!r} is now called {RENAMED_SOURCES[name]!r}", tag)
-            raise _Problem(f"expected one of {', '.join(classes)}, got {name!r}{did_you_mean(name, classes)}", tag)
+                raise Problem(f"{name!r} is now called {RENAMED_SOURCES[name]!r}", tag)
+            raise Problem(f"expected one of {', '.join(classes)}, got {name!r}{did_you_mean(name, classes)}", tag)
         return converter.structure(rest, classes[name])
 
     return hook
@@ -218,12 +136,12 @@ def _union_hook(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], 
 
 def _tagged(value: Any, tag: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(value, dict):
-        _refuse(value, f"a table with '{tag}'")
+        refuse(value, f"a table with '{tag}'")
     name = value.get(tag)
     if name is None:
-        raise _Problem("required, but missing", tag)
+        raise Problem("required, but missing", tag)
     if not isinstance(name, str):
-        raise _Problem(f"expected a string, got {describe(name)}", tag)
+        raise Problem(f"expected a string, got {describe(name)}", tag)
     return str(name), {key: item for key, item in value.items() if key != tag}
 
 
@@ -239,7 +157,7 @@ def _table_hook(cls: type, converter: cattrs.Converter, registry: Registry) -> C
 
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
-            _refuse(value, "a table")
+            refuse(value, "a table")
         if cls is WholeModelSpec:
             return _whole_model(value, converter, registry)
         return make(value, cls)
@@ -252,7 +170,7 @@ def _whole_model(value: dict[str, Any], converter: cattrs.Converter, registry: R
     fields = {field.name: field for field in attrs.fields(WholeModelSpec)}
     parts = [f.name for f in attrs.fields(CompositionSpec) if f.name not in fields and f.name in value]
     if parts:
-        raise _Problem(f"{', '.join(parts)}: not together with 'use': a model that 'use' names has no such parts")
+        raise Problem(f"{', '.join(parts)}: not together with 'use': a model that 'use' names has no such parts")
     channels = value.get("channels", fields["channels"].default)
     rest = {key: item for key, item in value.items() if key != "channels"}
     results, errors = {}, []
@@ -279,7 +197,7 @@ def _field_hook(field: attrs.Attribute, converter: cattrs.Converter, registry: R
             try:
                 field.validator(None, field, result)
             except Exception as error:
-                raise _Problem(str(error.args[0]).removeprefix(f"'{field.name}' ")) from None
+                raise Problem(str(error.args[0]).removeprefix(f"'{field.name}' ")) from None
         return result
 
     return hook
@@ -290,13 +208,13 @@ def _choice(value: Any, kind: Any, converter: cattrs.Converter, registry: Regist
     try:
         component, origin = registry.find(kind, use)
     except ValueError as error:
-        raise _Problem(str(error), "use") from None
+        raise Problem(str(error), "use") from None
     return Choice(kind, use, component, converter.structure(rest, component.options), origin)
 
 
 def _conditions(value: Any, converter: cattrs.Converter, registry: Registry) -> tuple[Choice, ...]:
     if not isinstance(value, list):
-        _refuse(value, "an array of tables, [[model.conditioning]]")
+        refuse(value, "an array of tables, [[model.conditioning]]")
     choices, errors = [], []
     for index, item in enumerate(value):
         try:
@@ -304,7 +222,7 @@ def _conditions(value: Any, converter: cattrs.Converter, registry: Registry) -> 
         except Exception as error:
             errors.append(_noted(error, IterableValidationNote("", index, tuple)))
     names = [choice.component.name for choice in choices]
-    errors += [_Problem(f"{name!r} is listed twice") for name in sorted({n for n in names if names.count(n) > 1})]
+    errors += [Problem(f"{name!r} is listed twice") for name in sorted({n for n in names if names.count(n) > 1})]
     if errors:
         raise ExceptionGroup("conditioning", errors)
     return tuple(choices)
