@@ -1,4 +1,4 @@
-"""What tests of decoders share that compare them with their formulas written out."""
+"""Helpers of the tests that compare decoders with plain implementations of their formulas."""
 
 import torch
 from reference import centers, moved_to_corner, nearest
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Given(nn.Module):
-    """An encoder of the same features for every image."""
+    """An encoder that returns the same features for every image."""
 
     multiple_of = 1
 
@@ -19,7 +19,7 @@ class Given(nn.Module):
 
 
 def neighbours(coord: Tensor, size: tuple[int, int], ensemble: bool = True) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For each code around queries (B, N, 2): where it is found, the offset from it in feature cells, its weight."""
+    """For each code around queries (B, N, 2): a position nearest to it, the offset in feature cells, its weight."""
     home = centers(*size).permute(2, 0, 1).expand(len(coord), -1, -1, -1)
     corners = [(-1, -1), (-1, 1), (1, -1), (1, 1)] if ensemble else [None]
     moved = [moved_to_corner(coord, corner, size) for corner in corners]
@@ -33,6 +33,6 @@ def random(*shape: int) -> Tensor:
 
 
 def expect_same(colors: Tensor, output: Tensor) -> None:
-    """Colors in [0, 1] space and the network's output in [-1, 1], to rounding."""
+    """Colors in [0, 1] space equal the network's output in [-1, 1] space, up to rounding."""
     tolerance = 1e-5 * output.abs().max().item()
     torch.testing.assert_close(colors * 2 - 1, output, rtol=0, atol=tolerance)

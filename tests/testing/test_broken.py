@@ -31,8 +31,8 @@ from parts import (
 )
 from torch import nn
 
-from liif_core import Query, Sites, TilePlacement, as_rows, blend, gather
-from liif_core.testing import CHECKS, ContractWarning, common
+from liif_core import Component, Query, Sites, TilePlacement, as_rows, blend, gather
+from liif_core.testing import CHECKS, ContractWarning, EncoderContract, common
 from liif_core.testing.reference import reference_sites
 
 
@@ -135,6 +135,14 @@ class Flat(Encoder):
 @broken("encoder", "receptive_radius")
 class SeesFurther(Encoder):
     receptive_radius = 1
+
+
+@broken("encoder", "receptive_radius")
+class SeesFurtherInFloat32(SeesFurther):
+    """Gradients in double precision cannot be computed: comparing values has to suffice."""
+
+    def forward(self, image):
+        return super().forward(image.float())
 
 
 @broken("encoder", "receptive_radius")
@@ -976,7 +984,23 @@ def test_what_is_declared_too_large_is_reported(kind, build, message):
     assert str(warning.message).startswith(f"{kind} 'tried': {message}")
 
 
-@pytest.mark.filterwarnings("ignore:std")
+def test_what_cannot_be_measured_is_not_reported(recwarn):
+    class Casts(WideEncoder):
+        def forward(self, image):
+            return super().forward(image.float())
+
+    assert failing("encoder", Casts) == {} and not recwarn.list
+
+
+def test_the_classes_report_too():
+    class Wide(EncoderContract):
+        component = Component("wide", WideEncoder)
+
+    with pytest.warns(ContractWarning, match="^encoder 'wide': receptive_radius: declared 5, measured 2; "):
+        Wide().test_receptive_radius()
+
+
+@pytest.mark.filterwarnings("ignore:std", "ignore::liif_core.testing.ContractWarning")
 @pytest.mark.parametrize("kind, check, also, build", BROKEN)
 def test_broken_ones_are_caught(kind, check, also, build):
     found = failing(kind, build)
