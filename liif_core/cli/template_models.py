@@ -88,9 +88,14 @@ class $title(ContinuousModel):
         return ${title}Image(planes, placement or TilePlacement((image.shape[-2], image.shape[-1]), 0, 0))
 
 
+def described(options: ${title}Options) -> str:
+    """The component in a report."""
+    return f"$name {options.layers}x{options.width}"
+
+
 @hookimpl
 def liif_models():
-    return Component("$name", $title, ${title}Options)
+    return Component("$name", $title, ${title}Options, described)
 '''
 
 DEGRADATION = '''\

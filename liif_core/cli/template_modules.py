@@ -35,9 +35,14 @@ class $title(nn.Module):
         return features
 
 
+def described(options: ${title}Options) -> str:
+    """The component in a report."""
+    return f"$name {options.layers}x{options.channels}"
+
+
 @hookimpl
 def liif_encoders():
-    return Component("$name", $title, ${title}Options)
+    return Component("$name", $title, ${title}Options, described)
 '''
 
 FEATURES = '''\
@@ -239,9 +244,14 @@ class $title(nn.Module):
         return blend(self.last(hidden), sites.weight)
 
 
+def described(options: ${title}Options) -> str:
+    """The component in a report."""
+    return f"$name {options.hidden}"
+
+
 @hookimpl
 def liif_decoders():
-    return Component("$name", $title, ${title}Options)
+    return Component("$name", $title, ${title}Options, described)
 '''
 
 PARTS: dict[str, str] = {

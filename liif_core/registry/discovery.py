@@ -98,6 +98,8 @@ def _check(kind: Kind, component: Component) -> None:
         raise ValueError(f"{kind} {component.name!r}: {NAME_RULE}")
     if not callable(component.build):
         raise TypeError(f"{kind} {component.name!r}: build {component.build!r} cannot be called")
+    if not (component.describe is None or callable(component.describe)):
+        raise TypeError(f"{kind} {component.name!r}: describe {component.describe!r} cannot be called")
     where = f"{kind} {component.name!r}: options {component.options!r}"
     if not (isinstance(component.options, type) and attrs.has(component.options) and _is_frozen(component.options)):
         raise TypeError(f"{where} must be a frozen attrs class")

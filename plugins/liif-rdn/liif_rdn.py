@@ -85,9 +85,15 @@ def _import_rdn(arguments: dict, state: dict) -> tuple[dict, dict]:
     return table, {names[name]: value for name, value in state.items()}
 
 
+def _description(options: RDNOptions) -> str:
+    own = CONFIGURATIONS[options.configuration]
+    blocks, layers, growth = (n or m for n, m in zip((options.blocks, options.layers, options.growth), own))
+    return f"RDN {blocks}x{layers}, growth {growth}"
+
+
 @hookimpl
 def liif_encoders():
-    return Component("rdn", RDN, RDNOptions)
+    return Component("rdn", RDN, RDNOptions, describe=_description)
 
 
 @hookimpl

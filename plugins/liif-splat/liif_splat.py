@@ -107,4 +107,4 @@ class Splat(ContinuousModel):
 
 @hookimpl
 def liif_models():
-    return Component("splat", Splat, SplatOptions)
+    return Component("splat", Splat, SplatOptions, describe=lambda o: f"Gaussian splatting {o.layers}x{o.width}")

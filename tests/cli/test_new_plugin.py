@@ -93,7 +93,9 @@ def test_its_experiment_runs(installed, tmp_path):
         tables = tomllib.loads(resolved)
         chosen = tables["model"] if kind == "model" else tables["data" if kind == "degradation" else "model"][kind]
         assert f"new-{kind}" in [table["use"] for table in (chosen if isinstance(chosen, list) else [chosen])]
-        assert (tmp_path / kind / "report.md").exists()
+        report = (tmp_path / kind / "report.md").read_text()
+        described = {"encoder": "new-encoder 3x32", "decoder": "new-decoder 64", "model": "new-model 3x32"}
+        assert described.get(kind, "") in report
 
 
 def test_a_pack_loads_by_name(installed):

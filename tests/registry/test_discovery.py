@@ -100,6 +100,7 @@ BROKEN = {
     "a name with a colon": (hook("return Component('a:b', dict)"), "'a:b'"),
     "an empty name": (hook("return Component('', dict)"), "name"),
     "nothing to build with": (hook("return Component('x', None)"), "build"),
+    "no description but a text": (hook("return Component('x', dict, describe='X')"), "describe 'X' cannot be called"),
     "an importer of an unknown part": (hook("return Importer('decoder', 'x', dict)", "liif_importers"), "decoder"),
 }
 
