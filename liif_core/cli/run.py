@@ -131,9 +131,7 @@ def _fall_back(
     for line in missing.problems:
         say(f"missing: {line}")
     resolved = resolve(file, registry, file.fallback, overrides)
-    say(
-        f"using the profile {file.fallback!r} of {file.path} instead (with --profile NAME, missing data is an error)."
-    )
+    say(f"using the profile {file.fallback!r} of {file.path} instead (with --profile NAME, missing data is an error).")
     if resolved.experiment.note:
         say(resolved.experiment.note)
     say("")
@@ -175,8 +173,12 @@ def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: boo
 
 
 def _comparable(data: dict[str, Any]) -> dict[str, Any]:
-    """What makes an experiment another one: not where it runs, and not what its profile is called."""
-    return {key: value for key, value in data.items() if key not in ("run", "profile", "note")}
+    """What makes an experiment another one: not where it runs, nor names that are for reports only."""
+    kept = {key: value for key, value in data.items() if key not in ("run", "profile", "note")}
+    sets = kept.get("evaluate")
+    if isinstance(sets, list):
+        kept["evaluate"] = [{**item, "name": ""} if isinstance(item, dict) else item for item in sets]
+    return kept
 
 
 def _differences(a: Any, b: Any, path: str = "") -> list[str]:

@@ -43,7 +43,7 @@ def old(tmp_path):
     for before, after in [
         ("samples = 32", "queries = 32"), ("batch = 2", "batch_size = 2"), ("rate = 1e-2", "lr = 1e-2"),
         ("factor = 0.5", "gamma = 0.5"), ('source = "samples"', 'source = "skimage"'),
-        ("[profiles.samples]", "[profiles.quick]"),
+        ("[profiles.samples]", "[profiles.quick]"), ('name = "samples"', 'name = "photographs"'),
     ]:  # fmt: skip
         assert text.count(before) == 1
         text = text.replace(before, after)
