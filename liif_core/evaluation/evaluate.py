@@ -135,10 +135,10 @@ def evaluate_set(
                 if wanted and (shown is None or result.bicubic_psnr < shown[1].bicubic_psnr):
                     shown = (views[0], views[1], prediction, views[2]), result
                 bar.update()
-    if shown is not None:
-        views, result = shown
+    if shown is not None and picture is not None:
+        pictured, result = shown
         with replacing(picture) as temporary:
-            comparison_picture(*views, decibels=(result.bicubic_psnr, result.psnr)).save(temporary)
+            comparison_picture(*pictured, decibels=(result.bicubic_psnr, result.psnr)).save(temporary)
     return [_score(name, protocol, scale, images.names, measured[scale]) for scale in scales]
 
 
@@ -198,15 +198,21 @@ def _predict(model: ContinuousModel, low: Tensor, size: Size, precision: str, wh
 def _measure(
     prediction: Tensor, baseline: Tensor, target: Tensor, protocol: str, scale: Scale, ssim: bool, given: bool
 ) -> _Measured:
-    values = [metrics.psnr(image, target, protocol, scale) for image in (prediction, baseline)]
-    similar = [metrics.ssim(image, target, protocol, scale) if ssim else None for image in (prediction, baseline)]
-    return _Measured(*values, *similar, given)
+    return _Measured(
+        psnr=metrics.psnr(prediction, target, protocol, scale),
+        bicubic_psnr=metrics.psnr(baseline, target, protocol, scale),
+        ssim=metrics.ssim(prediction, target, protocol, scale) if ssim else None,
+        bicubic_ssim=metrics.ssim(baseline, target, protocol, scale) if ssim else None,
+        given=given,
+    )
 
 
 def _score(name: str, protocol: str, scale: Scale, names: Sequence[str], measured: Sequence[_Measured]) -> Score:
-    def mean(field: str) -> float | None:
-        values = [getattr(result, field) for result in measured]
-        return None if None in values else sum(values) / len(values)
+    def mean(field: str) -> float:
+        values = [float(getattr(result, field)) for result in measured]
+        return sum(values) / len(values)
+
+    has_ssim = all(result.ssim is not None for result in measured)
 
     return Score(
         dataset=name,
@@ -216,8 +222,8 @@ def _score(name: str, protocol: str, scale: Scale, names: Sequence[str], measure
         images={image: result.psnr for image, result in zip(names, measured)},
         bicubic_psnr=mean("bicubic_psnr"),
         bicubic_images={image: result.bicubic_psnr for image, result in zip(names, measured)},
-        ssim=mean("ssim"),
-        bicubic_ssim=mean("bicubic_ssim"),
+        ssim=mean("ssim") if has_ssim else None,
+        bicubic_ssim=mean("bicubic_ssim") if has_ssim else None,
         given_low=sum(result.given for result in measured),
     )
 

@@ -1,7 +1,7 @@
 """``liif_core.evaluate``: a model measured on images from Python, without an experiment file."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ _EXPECTED = (
 def evaluate(
     model: ContinuousModel,
     images: AnyImages,
-    scales: AnyScale | Sequence[AnyScale],
+    scales: AnyScale | list[AnyScale],
     protocol: str = "benchmark",
     *,
     lr: AnyImages | None = None,
@@ -67,7 +67,7 @@ def evaluate(
     """
     if not isinstance(model, ContinuousModel):
         raise TypeError(f"model: expected a liif_core.ContinuousModel, got {type(model).__name__}")
-    wanted = [_scale(scale) for scale in (scales if isinstance(scales, list) else [scales])]
+    wanted = [_scale(scale) for scale in (scales if isinstance(scales, list) else [scales])]  # a tuple is one pair
     if not wanted:
         raise ValueError("scales: expected at least one, got []")
     if lr is not None and len(wanted) > 1:
@@ -80,7 +80,7 @@ def evaluate(
     )
 
 
-def _scale(value: AnyScale) -> Scale:
+def _scale(value: Any) -> Scale:
     try:
         return Scale.of(value)
     except ValueError as error:
@@ -121,6 +121,8 @@ def _opened(images: AnyImages, lr: AnyImages | None, channels: int, scale: Scale
             raise TypeError(f"lr: expected a folder, as images is one, got {type(lr).__name__}")
         return open_images(PairedFoldersSource(hr, Path(os.path.abspath(lr))), channels=channels)
     names, arrays = _arrays(images, "images", channels)
+    if isinstance(lr, (str, os.PathLike)):
+        raise TypeError("lr: expected a list, as images is one, got a path")
     low = () if lr is None else _arrays(lr, "lr", channels)[1]
     if lr is not None and len(low) != len(arrays):
         raise ValueError(f"lr: expected as many as images, {len(arrays)}, got {len(low)}")
@@ -135,9 +137,12 @@ def _arrays(
         raise TypeError(f"{argument}: expected a folder or a list of images, got {type(images).__name__}")
     names, arrays = [], []
     for i, image in enumerate(images):
-        is_path = isinstance(image, (str, os.PathLike))
-        names.append(str(image) if is_path else f"{argument}[{i}]")
-        arrays.append(decode(Path(image), channels) if is_path else _array(image, f"{argument}[{i}]", channels))
+        if isinstance(image, (str, os.PathLike)):
+            names.append(str(image))
+            arrays.append(decode(Path(image), channels))
+        else:
+            names.append(f"{argument}[{i}]")
+            arrays.append(_array(image, names[-1], channels))
     if not arrays:
         raise ValueError(f"{argument}: expected at least one image, got none")
     return tuple(names), tuple(arrays)

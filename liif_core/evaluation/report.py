@@ -135,7 +135,7 @@ def comparison_picture(
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise ValueError(f"crop {crop}: expected (top, left, bottom, right) inside {height} x {width}")
     if decibels is None:
-        decibels = tuple(psnr(image[None], target[None], "rgb", Scale(1, 1)) for image in (bicubic, prediction))
+        decibels = psnr(bicubic, target), psnr(prediction, target)
 
     zoom = max(1, _PANEL // max(bottom - top, right - left))
     panel = (right - left) * zoom, (bottom - top) * zoom
@@ -172,7 +172,7 @@ def detailed_crop(image: Tensor) -> Crop:
 def _results(scores: Iterable[Score]) -> list[dict[str, Any]]:
     results = []
     for score in scores:
-        result = {
+        result: dict[str, Any] = {
             "dataset": score.dataset,
             "protocol": score.protocol,
             "scale": score.scale.to_builtin,
@@ -260,7 +260,8 @@ def _pil(image: Tensor) -> Image.Image:
     from torchvision.transforms.v2.functional import to_pil_image
 
     shown = image if len(image) in (1, 3) else image[:1]
-    return to_pil_image((shown.float().clamp(0, 1) * 255).round().to(torch.uint8)).convert("RGB")
+    picture: Image.Image = to_pil_image((shown.float().clamp(0, 1) * 255).round().to(torch.uint8))
+    return picture.convert("RGB")
 
 
 def _enlarged(image: Tensor, crop: Crop, panel: tuple[int, int]) -> Image.Image:

@@ -25,7 +25,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        return _located(tomllib.loads(text), path.parent.absolute())
+        tables: dict[str, Any] = _located(tomllib.loads(text), path.parent.absolute())
+        return tables
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
@@ -80,7 +81,8 @@ def override(text: str, data: Mapping[str, Any]) -> dict[str, Any]:
         located = _located(parsed, Path.cwd())
     except (ValueError, RecursionError):
         located = _located(value, Path.cwd())
-    return _nested(steps, located, data, text)
+    tables: dict[str, Any] = _nested(steps, located, data, text)
+    return tables
 
 
 def _nested(steps: list[str], value: Any, data: Any, text: str) -> Any:

@@ -116,7 +116,8 @@ def load_experiment(
 
 def model_from_table(table: Mapping[str, Any], registry: Registry, where: str) -> ModelSpec:
     """Check a ``[model]`` table, such as a checkpoint carries. ``where`` names its owner in messages."""
-    return structure(ModelSpec, dict(table), registry, where, prefix="model")
+    spec: ModelSpec = structure(ModelSpec, dict(table), registry, where, prefix="model")
+    return spec
 
 
 def plugins_of(model: ModelSpec) -> dict[str, str]:
@@ -169,14 +170,14 @@ def to_toml(data: Mapping[str, Any]) -> str:
     return text
 
 
-class _Encoder(toml.TomlEncoder):
+class _Encoder(toml.TomlEncoder):  # type: ignore[type-arg]  # generic in its annotations only
     """The writer's own strings lose backslashes and control characters."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dump_funcs[str] = _quoted
 
-    def dump_list(self, v: list[Any]) -> str:
+    def dump_list(self, v: Iterable[Any]) -> str:
         return f"[{', '.join(str(self.dump_value(item)) for item in v)}]"
 
 

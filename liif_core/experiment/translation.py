@@ -28,7 +28,7 @@ def renamed_key(path: str, known: Iterable[str]) -> str | None:
     ``known`` are the keys of the table that it is in: a new name that is not among them is of no help.
     """
     new = RENAMED_KEYS.get(path)
-    return new if new in known else None
+    return new if new is not None and new in known else None
 
 
 def translate_experiment(experiment: Mapping[str, Any]) -> dict[str, Any]:

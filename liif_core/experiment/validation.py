@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -23,7 +24,7 @@ from liif_core.registry.components import Choice, Registry
 from liif_core.sizes import Scale
 
 
-def structure(cls: type, data: Mapping[str, Any], registry: Registry, where: str, prefix: str = "") -> Any:
+def structure(cls: Any, data: Mapping[str, Any], registry: Registry, where: str, prefix: str = "") -> Any:
     """An object of an attrs class from a table. ``where`` and ``prefix`` begin each problem's key path.
 
     Raises UserError with one line for every problem.
@@ -68,7 +69,7 @@ def _leaf(error: BaseException, path: str) -> list[tuple[str, str]]:
     if isinstance(error, Problem):
         return [(join(path, error.key) if error.key else path, str(error))]
     key, _, rest = str(error.args[0] if error.args else error).partition(": ")
-    if rest and key.isidentifier():  # an options class that names its field: "samples: 99 are more than ..."
+    if rest and key.isidentifier():  # an options class that names its field: "queries: 99 are more than ..."
         return [(join(path, key), rest)]
     return [(path, str(error.args[0] if error.args else type(error).__name__))]
 
@@ -78,15 +79,19 @@ def _converter(registry: Registry) -> cattrs.Converter:
     for kind in (bool, int, float, str, Path, Scale):
         converter.register_structure_hook(kind, exact(kind))
     converter.register_structure_hook_factory(attrs.has, lambda cls: _table_hook(cls, converter, registry))
-    converter.register_structure_hook_factory(
-        lambda t: get_origin(t) is Literal, lambda t: lambda value, _: literal(value, t)
-    )
-    converter.register_structure_hook_factory(lambda t: get_origin(t) is tuple, lambda t: _array_hook(t, converter))
-    converter.register_structure_hook_factory(
-        lambda t: get_origin(t) in (Union, types.UnionType), lambda t: _union_hook(t, converter)
-    )
+    factories: list[tuple[tuple[Any, ...], Callable[[Any], Callable[[Any, Any], Any]]]] = [
+        ((Literal,), lambda t: lambda value, _: literal(value, t)),
+        ((tuple,), lambda t: _array_hook(t, converter)),
+        ((Union, types.UnionType), lambda t: _union_hook(t, converter)),
+    ]
+    for origins, factory in factories:
+        converter.register_structure_hook_factory(partial(_has_origin, origins), factory)
     converter.register_structure_hook(Scale, exact(Scale))
     return converter
+
+
+def _has_origin(origins: tuple[Any, ...], kind: Any) -> bool:
+    return get_origin(kind) in origins
 
 
 def _array_hook(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
@@ -149,10 +154,13 @@ def _table_hook(cls: type, converter: cattrs.Converter, registry: Registry) -> C
     overrides = {}
     attrs.resolve_types(cls)
     for field in attrs.fields(cls):
-        hook = _field_hook(field, converter, registry)
-        overrides[field.name] = override(struct_hook=hook)
-    make = make_dict_structure_fn(
-        cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True, **overrides
+        overrides[field.name] = override(struct_hook=_field_hook(field, converter, registry))
+    make: Callable[[Any, Any], Any] = make_dict_structure_fn(
+        cls,
+        converter,
+        _cattrs_forbid_extra_keys=True,
+        _cattrs_detailed_validation=True,
+        **overrides,  # type: ignore[arg-type]
     )
 
     def hook(value: Any, _: Any) -> Any:
@@ -184,14 +192,18 @@ def _whole_model(value: dict[str, Any], converter: cattrs.Converter, registry: R
     return WholeModelSpec(**results)
 
 
-def _field_hook(field: attrs.Attribute, converter: cattrs.Converter, registry: Registry) -> Callable[[Any, Any], Any]:
+def _field_hook(
+    field: "attrs.Attribute[Any]", converter: cattrs.Converter, registry: Registry
+) -> Callable[[Any, Any], Any]:
     def hook(value: Any, _: Any) -> Any:
+        result: Any
         kind = field.metadata.get("kind")
         if kind and field.type in (Choice, Choice | None):
             result = _choice(value, kind, converter, registry)
         elif kind:
             result = _conditions(value, converter, registry)
         else:
+            assert field.type is not None  # every option has an annotation
             result = converter.structure(value, field.type)
         if field.validator is not None:
             try:

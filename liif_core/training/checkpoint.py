@@ -21,7 +21,7 @@ from liif_core.experiment.schema import ModelSpec
 from liif_core.experiment.toml_file import model_from_table, plugins_of, to_toml
 from liif_core.experiment.translation import translate_experiment, translate_weights
 from liif_core.model.continuous import ContinuousModel
-from liif_core.registry.components import Registry
+from liif_core.registry.components import Origin, Registry
 from liif_core.registry.discovery import discover
 
 FORMAT = "liif-core checkpoint"
@@ -129,7 +129,7 @@ def spec_of(checkpoint: Checkpoint, registry: Registry, where: str) -> ModelSpec
 def _preferring(registry: Registry, distributions: Mapping[str, str]) -> Registry:
     """Where several distributions offer a name, only those that the checkpoint was saved with."""
 
-    def kept(offered: tuple) -> tuple:
+    def kept(offered: tuple[tuple[Any, Origin], ...]) -> tuple[tuple[Any, Origin], ...]:
         saved = {component.name for component, origin in offered if origin.distribution in distributions}
         return tuple((c, o) for c, o in offered if o.distribution in distributions or c.name not in saved)
 
@@ -188,7 +188,7 @@ def _load_published(path: Path, registry: Registry) -> Checkpoint:
     except (KeyError, TypeError, IndexError):
         raise UserError(f"{path}: not a published checkpoint: expected {{'model': {{'name', 'args', 'sd'}}}}") from None
 
-    def encoder(spec: Mapping[str, Any], part: Mapping[str, Tensor]) -> tuple[dict, dict]:
+    def encoder(spec: Mapping[str, Any], part: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
         return registry.importer("encoder", spec["name"]).convert(spec.get("args", {}), part)
 
     try:

@@ -29,7 +29,9 @@ class Optimization:
         self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.ema else None
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer.use]
         chosen = spec.optimizer
-        self.optimizer = kind(model.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay)
+        self.optimizer: torch.optim.Optimizer = kind(
+            model.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def gradients(self, batch: Mapping[str, Tensor], seed: int) -> float:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -169,7 +169,7 @@ class Trainer:
             self.save_weights("best")
         return Trained(self.progress.step, self.progress.best, self.progress.best_step, self.seconds)
 
-    def batches(self) -> Iterator[dict[str, Tensor]]:
+    def batches(self) -> Generator[dict[str, Tensor], None, None]:
         """The batches of the current epoch that are left, on ``device``. After the last, the next epoch begins.
 
         B = ``train.batch_size`` (the last batch of an epoch may be smaller), p = ``data.patch``, Q = ``data.queries``,

@@ -92,6 +92,8 @@ def test_given_lr_images(model, folder):
         liif_core.evaluate(model, high, 2, "rgb", lr=low[:1])
     with pytest.raises(ValueError, match="lr: expected a single scale with it, got 2"):
         liif_core.evaluate(model, high, [2, 3], "rgb", lr=low)
+    with pytest.raises(TypeError, match="lr: expected a list, as images is one, got a path"):
+        liif_core.evaluate(model, high, 2, lr=folder)
     with pytest.raises(TypeError, match="lr: expected a folder, as images is one, got list"):
         liif_core.evaluate(model, folder, 2, lr=low)
 
