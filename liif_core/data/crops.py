@@ -6,7 +6,7 @@ on the number of workers nor on where a run was interrupted.
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,9 +26,14 @@ class Images(Protocol):
     Arrays are uint8, (h, w, channels), with the same number of channels throughout. They may be read-only.
     """
 
-    names: tuple[str, ...]
-    sizes: tuple[Size, ...]  # (h, w) of each
-    pair_scales: tuple[int | None, ...]  # for paired images: HR size / LR size of each, None if not whole; else empty
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def sizes(self) -> tuple[Size, ...]: ...  # (h, w) of each
+
+    @property
+    def pair_scales(self) -> tuple[int | None, ...]: ...  # paired: HR size / LR size, None if not whole; else empty
 
     def image(self, i: int) -> np.ndarray: ...
 
@@ -147,7 +152,7 @@ def batches(
     first: int = 0,
     workers: int = 0,
     device: torch.device | None = None,
-) -> Iterator[dict[str, torch.Tensor]]:
+) -> Generator[dict[str, torch.Tensor], None, None]:
     """The batches of an epoch, from number ``first`` on, on ``device``: samples stacked, ``index`` (B,) int64.
 
     The order is a permutation determined by (seed, epoch); batches before ``first`` are not loaded. ``workers``

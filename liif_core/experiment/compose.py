@@ -10,7 +10,7 @@ from liif_core.experiment.build import build_model, try_model
 from liif_core.experiment.schema import ModelSpec
 from liif_core.experiment.validation import structure
 from liif_core.model.continuous import ContinuousModel
-from liif_core.registry.components import PARTS, Component, Kind, Origin, Registry
+from liif_core.registry.components import PARTS, Component, Kind, Origin
 from liif_core.registry.discovery import discover
 
 _GIVEN = "given"  # the distribution that modules given to ``compose`` are listed under
