@@ -1,5 +1,6 @@
 """``ContinuousModel.upscale``: an image in, an image of the same kind out. The command ``liif upscale`` uses it too."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -71,7 +72,7 @@ def _upscale_picture(
     renderer = PictureRenderer(model, picture, output)
     plan = renderer.plan(memory or default_memory(device_of(model)))
     for note in (*picture.notes, *renderer.notes(plan)):
-        warnings.warn(note, stacklevel=4)
+        _warn(note)
     rows = np.empty((*renderer.size, renderer.channels), picture.depth)
     first = 0
     progress = _fraction_of(renderer.total_pixels, on_progress)
@@ -130,7 +131,7 @@ def _in_tiles(
     size, device = output.for_image(image_size), device_of(model)
     plan = plan_tiles(model, image_size, size, output.region, memory or default_memory(device), len(batch))
     for note in notes_on(model, plan, output.scale_for(image_size)):
-        warnings.warn(note, stacklevel=5)
+        _warn(note)
     progress = _fraction_of(total_pixels(model, image_size, size, output.region), on_progress)
     larger = torch.empty(len(batch), model.channels, *size, dtype=batch.dtype, device=batch.device)
     first = 0
@@ -142,6 +143,14 @@ def _in_tiles(
             larger[:, :, first : first + band.shape[2]] = band.clamp(0, 1)
             first += band.shape[2]
     return larger
+
+
+def _warn(note: str) -> None:
+    """Warn, naming the line outside of liif_core that called."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("liif_core."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(note, stacklevel=level)
 
 
 def _memory(memory: int | str) -> int:
