@@ -64,9 +64,9 @@ class ComposedModel(ContinuousModel):
         radius: int = self.encoder.receptive_radius
         # where codes are not pixels, ``encode`` may remove so many pixels more at each cut
         rounding = 0 if of_features == of_field == 1 else 2 * self.multiple_of
-        codes = self.features.radius / of_features + (self.decoder.radius + self.sampling.reach) / of_field
+        pixels: Fraction = self.features.radius / of_features + (self.decoder.radius + self.sampling.reach) / of_field
         # one more pixel: a query between two pixels may be nearest to either, and a bilinear residual reads both
-        return radius + math.ceil(codes) + rounding + 1
+        return radius + math.ceil(pixels) + rounding + 1
 
     @property
     def _sees_whole_image(self) -> bool:
