@@ -18,20 +18,20 @@ import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
-from liif_core.shapes import Float, Int
+from liif_core.shapes import Float, Int, Shaped
 from liif_core.sizes import Size
 
 
 @frozen(eq=False)
 class Query:
-    """The positions at which colors are wanted. Make one with ``points`` or ``grid``."""
+    """The positions at which colors are wanted, in float32. Make one with ``points`` or ``grid``, of any type."""
 
     cell: Float[Tensor, "b *q 2"]  # height and width of each queried pixel; axes of q may be 1 where those of Q are not
     _coord: Tensor | None
     axes: tuple[Tensor, Tensor] | None  # rows (H,) and columns (W,) of a pixel grid
 
     @classmethod
-    def points(cls, coord: Float[Tensor, "b *Q 2"], cell: Float[Tensor, "..."]) -> "Query":
+    def points(cls, coord: Shaped[Tensor, "b *Q 2"], cell: Shaped[Tensor, "..."]) -> "Query":
         """Scattered points: ``coord`` (B, N, 2), or a grid (B, H, W, 2); ``cell`` broadcastable to it from the right.
 
         Raises ValueError for shapes that do not fit.
@@ -45,7 +45,7 @@ class Query:
         return cls(cell=cell.expand(*cell.shape[:-1], 2), coord=coord.float(), axes=None)
 
     @classmethod
-    def grid(cls, rows: Float[Tensor, " H"], columns: Float[Tensor, " W"], cell: Float[Tensor, " 2"]) -> "Query":
+    def grid(cls, rows: Shaped[Tensor, " H"], columns: Shaped[Tensor, " W"], cell: Shaped[Tensor, " 2"]) -> "Query":
         """A pixel grid, or a part of one, for every image: ``rows`` (H,), ``columns`` (W,), and one ``cell`` (2,)."""
         return cls(cell=cell.float().reshape(1, 1, 1, 2), coord=None, axes=(rows.float(), columns.float()))
 

@@ -107,7 +107,7 @@ def test_written_out(registry, size, options, graph):
 
 
 def test_gradients_are_those_of_the_formula(registry):
-    """A batch of two, whose attention is folded in another way than a single image's; and one."""
+    """A batch of two, whose attention is computed in another way than that of one image; and one."""
     for batch in (1, 2):
         features = random(batch, 5, 4, 5).requires_grad_()
         model = composed(registry, features, width=12, heads=3, hidden=10)
