@@ -57,7 +57,7 @@ class Component:
     name: str
     build: Callable[..., Any]
     options: type = NoOptions
-    describe: Callable[[Any], str] | None = None
+    describe: Callable[[Any], str] | None = field(default=None, eq=False)  # wording only
 
 
 @frozen

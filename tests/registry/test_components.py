@@ -59,6 +59,10 @@ def test_one_component_of_two_distributions(filled):
         registry = registry.with_plugin(origin, {"encoder": [passed_on]})
     assert registry.find("encoder", "edsr") == (passed_on, ONE)
     assert registry.find("encoder", "two:edsr") == (passed_on, TWO)
+    described = evolve(passed_on, describe=lambda options: "EDSR")  # in other words, it is the same component
+    assert Registry().with_plugin(ONE, {"encoder": [described]}).with_plugin(TWO, {"encoder": [passed_on]}).find(
+        "encoder", "edsr"
+    ) == (described, ONE)
 
 
 @pytest.mark.parametrize(
