@@ -8,7 +8,7 @@ from liif_core.training.checkpoint import load_checkpoint, model_of, save_checkp
 
 
 def import_checkpoint(published: Path, target: Path, overwrite: bool) -> str:
-    """Convert; returns what to tell. Raises UserError; a file that is there stays unless ``overwrite``."""
+    """Convert, and return a message. Raises UserError; an existing file is kept unless ``overwrite``."""
     if target.suffix != ".safetensors":
         raise UserError(f"{target}: expected a name that ends in .safetensors")
     if target.exists() and not overwrite:

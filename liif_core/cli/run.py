@@ -1,4 +1,4 @@
-"""``liif-run``: one straight line from the file to the report."""
+"""``liif-run``: from an experiment file to trained weights and a report."""
 
 import time
 import tomllib
@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 
 def check_experiment(path: Path, profile: str | None, overrides: Iterable[str]) -> str:
-    """``--check``: everything short of opening data; returns the resolved TOML, parameters and operations."""
+    """``--check``: build the model without opening data; returns the resolved TOML, parameters and operations."""
     registry = discover()
     resolved = resolve(read_experiment_file(path), registry, profile, overrides)
     experiment = resolved.experiment
@@ -139,7 +139,7 @@ def _fall_back(
 
 
 def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: bool) -> Path:
-    """The folder of this run. Raises UserError rather than disturb another run."""
+    """The folder of this run. Raises UserError for a folder that holds another run."""
     if out is None:
         base = Path("runs") / (f"{stem}-{experiment.profile}" if experiment.profile else stem)
         numbered = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))]
@@ -151,7 +151,7 @@ def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: boo
     if not written.exists():
         if (out / "checkpoints").exists():
             raise UserError(
-                f"--out {out}: has checkpoints but no experiment.toml: another tool's? choose another folder"
+                f"--out {out}: has checkpoints but no experiment.toml, so liif-run did not make it; choose another"
             )
         return out
     try:

@@ -1,4 +1,4 @@
-"""Datasets x scales x protocol -> scores, with bicubic beside the model."""
+"""Evaluation of a model, and of bicubic interpolation beside it, on data sets at several scales."""
 
 import math
 import re
@@ -48,7 +48,7 @@ def evaluate_sets(
     progress: bool = True,
     out_dir: Path | None = None,
 ) -> list[Score]:
-    """Everything an experiment is measured on, opened by ``open_sets``.
+    """The scores of a model on all evaluation sets of an experiment, opened by ``open_sets``.
 
     The model is on ``device``, and is put in evaluation mode. With ``out_dir``, a comparison picture of each set is
     written to ``out_dir/pictures/NAME.png``.
@@ -67,7 +67,7 @@ def evaluate_sets(
 def open_sets(
     sets: Sequence[EvaluationSet], channels: int
 ) -> tuple[list[tuple[EvaluationSet, ImageSet]], list[tuple[str, str]]]:
-    """The sets whose images are on this machine, opened and checked; and the others as (name, reason).
+    """The sets whose images are on this machine, opened and checked, and the others as (name, reason).
 
     Raises UserError with everything that is wrong at once: names that are not unique (reports and pictures go by
     them), files that cannot be read, images that do not fit the set's scales and protocol, SSIM without scikit-image.
@@ -177,7 +177,7 @@ def _check(images: Images, name: str, channels: int, scales: Sequence[Scale], pr
                 rows, columns = low_resolution_size(size, scale)
                 problems.append(
                     f"{where}: its LR image is of another scale (LR of {size[0]} x {size[1]} pixels would have "
-                    f"{rows} x {columns}); ask for the scale that it has, or give HR images only"
+                    f"{rows} x {columns}); evaluate at the scale that it has, or leave out the LR images"
                 )
     if problems:
         more = len(problems) - _SHOWN

@@ -1,4 +1,4 @@
-"""What an evaluation found, as JSON, as Markdown and as pictures."""
+"""Results of an evaluation as JSON, Markdown and pictures."""
 
 import json
 import math
@@ -34,15 +34,15 @@ class Score:
     images: Mapping[str, float]  # name -> PSNR
     bicubic_psnr: float
     bicubic_images: Mapping[str, float]
-    ssim: float | None = None  # None: not asked for
+    ssim: float | None = None  # None: not measured
     bicubic_ssim: float | None = None
     given_low: int = 0  # images whose LR came with the dataset; the others' was made of HR by PIL bicubic
-    picture: str = ""  # a comparison picture, relative to the report; empty: none
+    picture: str = ""  # path of a comparison picture, relative to the report; empty: none
 
 
 @frozen(kw_only=True)
 class Report:
-    """Everything a report says. Only ``name`` and ``scores`` must be known."""
+    """The content of a report. Only ``name`` and ``scores`` are required."""
 
     name: str  # of the model, in the heading and in tables
     scores: Sequence[Score]

@@ -1,4 +1,4 @@
-"""TOML files as nested tables, and how one is laid on another; nothing here knows what the keys mean."""
+"""TOML files as nested tables, and merging one into another, whatever the keys mean."""
 
 import tomllib
 from collections.abc import Mapping
@@ -7,17 +7,20 @@ from typing import Any
 
 from liif_core.errors import UserError
 
-_TAGS = ("use", "source")  # a table whose tag changes is replaced, not merged: its other keys belong to another class
+_TAGS = (
+    "use",
+    "source",
+)  # a table whose tag changes is replaced, not merged: its other keys are options of another component
 
 
 class Text(str):
-    """A string that remembers the folder that a relative path in it starts from."""
+    """A string with the folder that a relative path in it starts from."""
 
     folder: Path
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file, with strings as ``Text``. Raises UserError for what cannot be read or is no TOML."""
+    """The tables of a file, with strings as ``Text``. Raises UserError for an unreadable or invalid file."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
@@ -43,7 +46,10 @@ def _located(value: Any, folder: Path) -> Any:
 
 
 def merged(base: Any, over: Any, label: str, origins: dict[str, str], path: str = "") -> Any:
-    """``over`` laid on ``base``: tables merge, anything else replaces. ``origins`` learns who set what."""
+    """``base`` with the values of ``over``: tables are merged, other values replaced.
+
+    ``origins`` maps key paths to the label of the source of each value; it is updated.
+    """
     if (
         isinstance(base, dict)
         and isinstance(over, dict)
@@ -67,9 +73,9 @@ def merged(base: Any, over: Any, label: str, origins: dict[str, str], path: str 
 
 
 def override(text: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """``a.b=value`` as nested tables to lay on ``data``; a whole number steps into an array of tables.
+    """``a.b=value`` as nested tables to merge into ``data``; a whole number selects an element of an array.
 
-    Raises UserError for text of another form, and for an element that is not there.
+    Raises UserError for text of another form, and for an element that does not exist.
     """
     key, equals, value = text.partition("=")
     steps = key.strip().split(".")
@@ -91,7 +97,8 @@ def _nested(steps: list[str], value: Any, data: Any, text: str) -> Any:
     step, rest = steps[0], steps[1:]
     if isinstance(data, list):
         if not (step.isascii() and step.isdigit() and len(step) < 9 and int(step) < len(data)):
-            raise UserError(f"--set {text}: {step!r}: expected a number from 0 to {len(data) - 1}: this is an array")
+            expected = f"expected a number from 0 to {len(data) - 1}" if data else "it has no elements to change"
+            raise UserError(f"--set {text}: {step!r}: {expected}: this is an array")
         changed = list(data)
         old = changed[int(step)]
         new = _nested(rest, value, old, text)

@@ -1,4 +1,4 @@
-"""TOML <-> Experiment: strict, every problem at once, each with its key path."""
+"""Experiment files: TOML -> Experiment, and back."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ from liif_core.sizes import Scale
 
 @attrs.frozen
 class ExperimentFile:
-    """A TOML file (and the one it extends) as read: nothing is validated but the frame."""
+    """A TOML file and the one it extends, as read. Only ``extends``, ``profiles`` and ``fallback`` are checked."""
 
     path: Path
     base: Mapping[str, Any]  # the experiment without a profile
@@ -32,7 +32,7 @@ class ExperimentFile:
 
 @attrs.frozen
 class Resolved:
-    """An experiment and where each of its values came from."""
+    """An experiment, and the source of each of its values."""
 
     experiment: Experiment
     origins: Mapping[str, str]
@@ -40,7 +40,7 @@ class Resolved:
 
 
 def read_experiment_file(path: str | Path) -> ExperimentFile:
-    """Read a file and the one it ``extends``. Raises UserError for what cannot be read or is no TOML."""
+    """Read a file and the one it ``extends``. Raises UserError for a file that cannot be read or is not TOML."""
     path = Path(path)
     data = read_toml(path)
     origins: dict[str, str] = {}
@@ -159,11 +159,14 @@ def to_builtin(value: Any) -> Any:
 
 
 def to_toml(data: Mapping[str, Any]) -> str:
-    """TOML text of plain data. Raises ValueError where the writer cannot say it so that it reads back the same."""
+    """TOML text of tables, arrays, strings, numbers and booleans.
+
+    Raises ValueError for data that the writer cannot write so that it reads back equal.
+    """
     try:
         text = toml.dumps(data, _Encoder())
         same = tomllib.loads(text) == data
-    except Exception:  # the writer fails in many ways at what it does not know
+    except Exception:  # the writer raises many kinds of exceptions for values that it cannot write
         same = False
     if not same:
         raise ValueError("this experiment cannot be written as TOML that reads back the same")
@@ -171,7 +174,7 @@ def to_toml(data: Mapping[str, Any]) -> str:
 
 
 class _Encoder(toml.TomlEncoder):  # type: ignore[type-arg]  # generic in its annotations only
-    """The writer's own strings lose backslashes and control characters."""
+    """Writes strings itself: the library loses backslashes and control characters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +189,7 @@ def _quoted(text: str) -> str:
 
 
 def resolved_toml(resolved: Resolved) -> str:
-    """The resolved copy for a run folder: valid TOML, headed by where each value that was stated came from."""
+    """The resolved copy for a run folder: valid TOML, with the source of each value in comments at the top."""
     by_origin: dict[str, list[str]] = {}
     for key, origin in sorted(resolved.origins.items()):
         by_origin.setdefault(origin, []).append(key)

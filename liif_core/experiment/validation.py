@@ -1,4 +1,4 @@
-"""Plain tables -> typed objects: strict, every problem at once, each with its key path."""
+"""Tables of TOML -> typed objects. Strict; all problems are reported together, each with its key path."""
 
 import types
 from collections.abc import Callable, Mapping
@@ -209,7 +209,9 @@ def _field_hook(
             try:
                 field.validator(None, field, result)
             except Exception as error:
-                raise Problem(str(error.args[0]).removeprefix(f"'{field.name}' ")) from None
+                message = str(error.args[0]).removeprefix(f"'{field.name}' ")
+                is_empty = message == f"Length of '{field.name}' must be >= 1: 0"
+                raise Problem("must not be empty" if is_empty else message) from None
         return result
 
     return hook

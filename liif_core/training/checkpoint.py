@@ -1,4 +1,4 @@
-"""Checkpoints: weights as safetensors that carry what made them; published .pth files read as they are."""
+"""Checkpoints: safetensors files with weights and their experiment; published .pth files are read, too."""
 
 import hashlib
 import json
@@ -30,12 +30,15 @@ READABLE_VERSIONS = ("1", "2")  # 1: other names of experiment keys and paramete
 
 
 class OtherVersion(UserWarning):
-    """A checkpoint was saved with other plugins than those that are about to read it."""
+    """A checkpoint was saved with other versions of plugins than those that are installed."""
 
 
 @frozen(eq=False)
 class Checkpoint:
-    """Weights, and what is known about them. ``experiment`` has at least the table ``model``."""
+    """Weights, and what is known about them.
+
+    ``state`` maps parameter names to tensors. ``experiment`` has the tables of an experiment file, at least ``model``.
+    """
 
     state: Mapping[str, Tensor]
     experiment: Mapping[str, Any]
@@ -46,7 +49,10 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a .safetensors file, whole or not at all."""
+    """Write a .safetensors file, whole or not at all; missing parent folders are made.
+
+    Raises OSError where that fails, and ValueError for an experiment that TOML cannot hold.
+    """
     # cloned: safetensors refuses tensors that share memory, such as tied weights
     state = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -69,9 +75,12 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Checkpoint:
-    """Read one of ours, or a published .pth through the plugins' importers.
+    """Read a liif-core checkpoint (format 1 or 2), or a published .pth through the importers of plugins.
 
-    Raises UserError for a file that is missing, damaged, of another format, or names what no plugin knows.
+    The result has the keys and parameter names of this version, whichever version wrote the file. ``registry`` is by
+    default that of the installed plugins.
+
+    Raises UserError for a file that is missing or damaged, of another format, or with parts that no plugin imports.
     """
     path = Path(path)
     try:
@@ -137,7 +146,7 @@ def _preferring(registry: Registry, distributions: Mapping[str, str]) -> Registr
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """Over names, types, shapes and values, in order of name."""
+    """SHA-256 over names, types, shapes and values, in order of name, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -180,7 +189,7 @@ def _load_ours(path: Path) -> Checkpoint:
 def _load_published(path: Path, registry: Registry) -> Checkpoint:
     try:
         published = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of what torch.load raises for a file it cannot read, nothing is documented
+    except Exception as error:  # torch does not document what torch.load raises for a file that it cannot read
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: neither a safetensors checkpoint nor a .pth that loads safely: {reason}") from None
     try:
@@ -195,7 +204,7 @@ def _load_published(path: Path, registry: Registry) -> Checkpoint:
         table, state = registry.importer("model", name).convert(arguments, state, encoder)
     except UserError as error:
         raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
-    except Exception as error:  # a plugin's, on a stranger's data
+    except Exception as error:  # of a plugin
         raise UserError(f"{path}: cannot be imported as {name!r}: {type(error).__name__}: {error}") from None
     odd = sorted(str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor)))
     if odd:

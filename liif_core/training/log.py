@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: metrics.jsonl, TensorBoard scalars, a picture of the curves."""
+"""The log of a training run: metrics.jsonl, TensorBoard scalars, and a picture of the curves."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from liif_core import files
 class TrainingLog:
     """Appends to ``folder``/metrics.jsonl; a context manager.
 
-    Entries after ``step`` that an interrupted run left are dropped first, since they will come again.
+    Entries after ``step``, left by an interrupted run, are dropped first, because the run will repeat them.
     """
 
     def __init__(self, folder: Path, step: int):
