@@ -88,7 +88,7 @@ def query(
 
 
 def answer(model: liif_core.ContinuousModel, image: Tensor, coord: Tensor, cell: Tensor, size: int = 3) -> Tensor:
-    """The expected colors of a composed LIIF with this encoder and these weights, without its residual; [0, 1] space."""
+    """The expected colors of a composed LIIF with this encoder and these weights, without its residual, in [0, 1]."""
     features = model.encoder((image - 0.5) / 0.5)
     layers = [(layer.weight, layer.bias) for layer in model.decoder.layers]
     ensemble = model.sampling.neighbours == 4

@@ -1,6 +1,7 @@
 """An image rendered in chunks, tiles and bands equals all queries decoded at once; and how often maps are prepared."""
 
 import math
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ DECODERS = {
 ONCE_A_CELL = ["lm-liif", "lm-lte"]
 
 
-def made(registry, use, encoder=EDSR, cell={}, residual="bilinear", **options):
+def made(registry, use, encoder=EDSR, cell=MappingProxyType({}), residual="bilinear", **options):
     """A small model. Its random weights make every parameter count."""
     table = {
         "residual": residual,
