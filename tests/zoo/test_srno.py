@@ -119,7 +119,8 @@ def test_gradients_are_those_of_the_formula(registry):
         expected = torch.autograd.grad(output.square().sum(), list(learned.values()))
         for name, fast, slow in zip(learned, found, expected):
             tolerance = 1e-4 * slow.abs().max().item()
-            torch.testing.assert_close(fast, slow, rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+            message = lambda text, name=name: f"{name}: {text}"  # noqa: E731
+            torch.testing.assert_close(fast, slow, rtol=0, atol=tolerance, msg=message)
 
 
 def test_the_order_of_queries_means_nothing(registry):
