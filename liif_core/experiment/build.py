@@ -9,6 +9,7 @@ from liif_core.errors import UserError
 from liif_core.experiment.schema import CompositionSpec, ModelSpec, WholeModelSpec
 from liif_core.model.composed import ComposedModel
 from liif_core.model.continuous import ContinuousModel
+from liif_core.model.device import eval_mode
 from liif_core.model.protocols import Conditioning, Decoder, Encoder, Features, GlobalDecoder, Sampling
 from liif_core.registry.changes import changes_after
 from liif_core.registry.components import Choice
@@ -81,9 +82,7 @@ def _composed(spec: CompositionSpec) -> ComposedModel:
 def try_model(model: ContinuousModel) -> None:
     """Render a few pixels of a small image on the CPU. Raises UserError where that fails."""
     problem = "its parts do not work together" if isinstance(model, ComposedModel) else "it does not work"
-    was_training = model.training
-    model.eval()  # so that nothing is learned from it, not even a running mean
-    with torch.no_grad():
+    with torch.no_grad(), eval_mode(model):  # the trial changes nothing, not even a running mean
         try:
             picture = model.encode(torch.full((1, model.channels, 4, 5), 0.5))
             colors = picture.render((6, 5))
@@ -91,7 +90,6 @@ def try_model(model: ContinuousModel) -> None:
             shapes = [(tuple(colors.shape), (1, model.channels, 6, 5)), (tuple(points.shape), (1, 3, model.channels))]
         except Exception as error:  # of a plugin, or of two plugins that do not fit together
             raise UserError(f"model: {problem}: {type(error).__name__}: {error}") from error
-    model.train(was_training)
     for found, expected in shapes:
         if found != expected:
             raise UserError(f"model: {problem}: expected colors {expected}, got {found}")
