@@ -70,9 +70,9 @@ def test_one_scale_and_the_defaults(model, folder):
     assert list(score.images) == ["images[0]", "images[1]"] and -1 <= score.ssim <= 1
     with torch.no_grad():
         image = (
-            torch.from_numpy(np.asarray(Image.open(folder / "0.png").crop((0, 0, 30, 24)))).permute(2, 0, 1)[None] / 255
+            torch.from_numpy(np.array(Image.open(folder / "0.png").crop((0, 0, 30, 24)))).permute(2, 0, 1)[None] / 255
         )
-        low = torch.from_numpy(np.asarray(Image.open(folder / "0.png").crop((0, 0, 30, 24)).resize((10, 12), 3)))
+        low = torch.from_numpy(np.array(Image.open(folder / "0.png").crop((0, 0, 30, 24)).resize((10, 12), 3)))
         render = model.encode(low.permute(2, 0, 1)[None] / 255).render((24, 30), clamp=True)
     assert score.images["images[0]"] == pytest.approx(liif_core.psnr(render, image), abs=1e-6)
 
