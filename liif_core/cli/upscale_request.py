@@ -87,6 +87,8 @@ def jobs(
         if len(found) > 1:
             problems.append(f"-o {output}: expected one input image, got {len(found)}; use --out-dir")
         return [Job(source, output) for source in found]
+    if out_dir is None:
+        return []
     jobs = [Job(source, out_dir / name.with_suffix(_suffix(name, format))) for source, name in sorted(found.items())]
     by_target: dict[Path, list[Path]] = {}
     for job in jobs:

@@ -215,7 +215,8 @@ def notes_on(model: ContinuousModel, plan: TilePlan, scale: Scale) -> list[str]:
     notes = []
     if plan.overlap:
         notes.append(
-            "the model looks at the whole image, which does not fit in memory: rendered in overlapping tiles, approximate"
+            "the model looks at the whole image, which does not fit in memory: it was rendered in overlapping tiles, "
+            "and the result is approximate"
         )
     trained = model.trained_scale
     if trained is not None and not trained[0] <= min(scale.y, scale.x) <= max(scale.y, scale.x) <= trained[1]:

@@ -105,7 +105,8 @@ def test_six_mistakes_in_one_message(folder):
     assert result.exit_code == 2
     lines = sorted(result.output.strip().splitlines())
     assert [line.partition("tiny.toml: ")[2].partition(":")[0] for line in lines] == [
-        "model.decoder", "model.encoder.blocks", "model.encoder.chanels", "model.sampling.use", "train.batch_size", "train.worker"
+        "model.decoder", "model.encoder.blocks", "model.encoder.chanels", "model.sampling.use", "train.batch_size",
+        "train.worker",
     ]  # fmt: skip
     assert "did you mean 'channels'" in lines[2] and "did you mean 'local-ensemble'" in lines[3]
     assert "did you mean 'workers'" in lines[5] and "whole number" in lines[1]
@@ -140,7 +141,8 @@ def test_absent_data_falls_back_and_says_so(folder):
     text = tiny.TOML.replace('name = "tiny"', 'name = "tiny"\nfallback = "small"').replace(
         'path = "images" }\npatch', 'path = "elsewhere" }\npatch'
     )
-    text += '\n[profiles.small]\nnote = "Not comparable."\n[profiles.small.data]\nimages = { source = "folder", path = "images" }\n'
+    text += '\n[profiles.small]\nnote = "Not comparable."\n'
+    text += '[profiles.small.data]\nimages = { source = "folder", path = "images" }\n'
     (folder / "tiny.toml").write_text(text)
     fallen = invoke("tiny.toml", "--out", "out", "--quiet")
     assert fallen.exit_code == 0, fallen.output
@@ -248,8 +250,8 @@ def test_evaluate(folder, checkpoint):
 
 def test_mistakes_of_evaluate_are_reported_together(folder, checkpoint):
     result = invoke(
-        "evaluate", checkpoint, "--hr", "images", "--lr", "images", "--scale", "2", "--scale", "two", "--protocol", "bench",
-        "--precision", "half", command=liif,
+        "evaluate", checkpoint, "--hr", "images", "--lr", "images", "--scale", "2", "--scale", "two",
+        "--protocol", "bench", "--precision", "half", command=liif,
     )  # fmt: skip
     assert result.exit_code == 2
     assert [line.split(":")[1].split()[0] for line in result.output.strip().splitlines()] == [
@@ -296,6 +298,7 @@ def test_plugins_and_doctor():
 
 
 def test_help_does_not_import_torch():
-    code = "import sys\nfrom liif_core.cli import liif\ntry:\n liif(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = "import sys\nfrom liif_core.cli import liif\ntry:\n liif(['--help'])\nexcept SystemExit:\n pass\n"
+    code += "assert 'torch' not in sys.modules"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert all(name in shown.stdout for name in ("run", "evaluate", "import", "plugins", "doctor"))
