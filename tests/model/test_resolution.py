@@ -140,7 +140,7 @@ def model_of(registry, name, residual):
 
 @pytest.mark.parametrize("name", MODELS)
 @given(data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_tiles_are_exact(registry, name, data):
     model = model_of(registry, name, data.draw(st.sampled_from(["none", "bilinear"]), label="residual"))
     within = data.draw(st.tuples(st.integers(1, 45), st.integers(1, 45)), label="image")

@@ -94,7 +94,7 @@ factor = st.one_of(st.sampled_from([0.5, 1.0, 2.0, 3.0, 4.0]), st.floats(0.3, 6)
 
 
 @given(data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_cut_gives_the_whole(models, data):
     draw = data.draw
     m = draw(st.sampled_from(models), label="model")
