@@ -25,7 +25,7 @@ from liif_core.model.flops import counter
 
 BOTH = [{"use": "coordinate"}, {"use": "cell"}]
 ENSEMBLE = {"sampling": {"use": "local-ensemble"}, "conditioning": BOTH}
-UNFOLDED, PLAIN = {"features": {"use": "unfold"}}, {"features": {"use": "plain"}}
+UNFOLDED, PLAIN = {"features": {"use": "unfold"}}, {"features": {"use": "identity"}}
 MODELS = {  # decoder -> the composition of its paper, without the encoder
     "metasr": {"sampling": {"use": "corner"}, "conditioning": BOTH, **UNFOLDED},
     "mlp": {**ENSEMBLE, **UNFOLDED},

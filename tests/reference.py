@@ -113,7 +113,7 @@ def small_model(
         "channels": channels,
         "residual": residual,
         "encoder": {"use": "edsr", "blocks": 1, "channels": 4},
-        "features": {"use": "unfold"} if unfold else {"use": "plain"},
+        "features": {"use": "unfold"} if unfold else {"use": "identity"},
         "sampling": {"use": "local-ensemble" if ensemble else "nearest"},
         "conditioning": [{"use": name} for name in conditioning],
         "decoder": {"use": "mlp", "hidden": list(hidden)},

@@ -15,10 +15,11 @@ RENAMED_KEYS = {  # key path -> new last part
 }
 RENAMED_SOURCES = {"samples": "skimage"}  # values of ``source``
 RENAMED_PROFILES = {"samples": "quick"}  # of the experiments that come with liif-core
+RENAMED_COMPONENTS = {"features": {"plain": "identity"}}  # kind -> names of components, which come with liif-core
 RENAMED_WEIGHTS = {"srno": {"decoder.told.": "decoder.condition."}}  # decoder -> prefixes of its parameters
 
 _SOURCES = ("data.images", "validate.images", "evaluate.images")  # tables that have a ``source``
-_OWNERS = ("", "liif-core")  # of the components in RENAMED_WEIGHTS, as ``use = "owner:name"`` gives them
+_OWNERS = ("", "liif-core")  # of renamed components, as ``use = "owner:name"`` gives them
 _Value = TypeVar("_Value")
 
 
@@ -29,6 +30,12 @@ def renamed_key(path: str, known: Iterable[str]) -> str | None:
     """
     new = RENAMED_KEYS.get(path)
     return new if new is not None and new in known else None
+
+
+def renamed_component(kind: str, use: str) -> str | None:
+    """The new name of a component that an older version used; None if it was not renamed."""
+    owner, _, name = use.rpartition(":")
+    return RENAMED_COMPONENTS.get(kind, {}).get(name) if owner in _OWNERS else None
 
 
 def translate_experiment(experiment: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,6 +68,9 @@ def _translated(value: Any, path: str) -> Any:
         source = result.get("source")
         if path in _SOURCES and isinstance(source, str):
             result["source"] = RENAMED_SOURCES.get(source, source)
+        use = result.get("use")
+        if path.startswith("model.") and isinstance(use, str):
+            result["use"] = renamed_component(path.removeprefix("model."), use) or use
         return result
     if isinstance(value, list):
         return [_translated(item, path) for item in value]

@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from liif_core.errors import UserError, did_you_mean
 from liif_core.experiment.layers import join
 from liif_core.experiment.schema import SCHEDULES, SOURCES, CompositionSpec, ModelSpec, Schedule, Source, WholeModelSpec
-from liif_core.experiment.translation import RENAMED_SOURCES, renamed_key
+from liif_core.experiment.translation import RENAMED_SOURCES, renamed_component, renamed_key
 from liif_core.experiment.values import Problem, describe, exact, literal, refuse
 from liif_core.registry.components import Choice, Registry
 from liif_core.sizes import Scale
@@ -222,7 +222,8 @@ def _choice(value: Any, kind: Any, converter: cattrs.Converter, registry: Regist
     try:
         component, origin = registry.find(kind, use)
     except ValueError as error:
-        raise Problem(str(error), "use") from None
+        new = renamed_component(kind, use)
+        raise Problem(f"{use!r} is now called {new!r}" if new else str(error), "use") from None
     return Choice(kind, use, component, converter.structure(rest, component.options), origin)
 
 

@@ -95,7 +95,7 @@ def _import_liif(arguments: dict, state: dict, encoder: Callable) -> tuple[dict,
     table = {
         "channels": arguments["imnet_spec"]["args"].get("out_dim", 3),
         "encoder": encoder_table,
-        "features": {"use": "unfold", "size": 3} if arguments.get("feat_unfold", True) else {"use": "plain"},
+        "features": {"use": "unfold", "size": 3} if arguments.get("feat_unfold", True) else {"use": "identity"},
         "sampling": {"use": "local-ensemble" if arguments.get("local_ensemble", True) else "nearest"},
         "conditioning": [{"use": "coordinate"}] + ([{"use": "cell"}] if arguments.get("cell_decode", True) else []),
         "decoder": {"use": "mlp", "hidden": mlp_widths(arguments, "imnet")},

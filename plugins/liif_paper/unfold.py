@@ -47,5 +47,5 @@ class Unfold(nn.Module):
 def liif_features():
     return [
         Component("unfold", Unfold, UnfoldOptions, lambda o: f"unfold {o.size}x{o.size}"),
-        Component("plain", lambda options, in_channels: Unfold(UnfoldOptions(size=1), in_channels), NoOptions),
+        Component("identity", lambda options, in_channels: Unfold(UnfoldOptions(size=1), in_channels), NoOptions),
     ]

@@ -193,7 +193,7 @@ def _names(state: dict) -> dict[str, str]:
 def _import_lm_liif(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
     encoder_table, result, rest = take_encoder(arguments, state, encoder)
     table = _tables(arguments, encoder_table, {"use": "lm-liif"})
-    table["features"] = {"use": "unfold", "size": 3} if arguments.get("feat_unfold", True) else {"use": "plain"}
+    table["features"] = {"use": "unfold", "size": 3} if arguments.get("feat_unfold", True) else {"use": "identity"}
     table["conditioning"] = [{"use": "coordinate"}] + ([{"use": "cell"}] if arguments.get("cell_decode", True) else [])
     return table, result | renamed(rest, _names(rest), "LM-LIIF")
 
@@ -203,7 +203,7 @@ def _import_lm_lte(arguments: dict, state: dict, encoder: Callable) -> tuple[dic
         raise ValueError("cell_decode = false: only true is known")
     encoder_table, result, rest = take_encoder(arguments, state, encoder)
     table = _tables(arguments, encoder_table, {"use": "lm-lte", "channels": arguments.get("hidden_dim", 256)})
-    table |= {"residual": "bilinear", "features": {"use": "plain"}}
+    table |= {"residual": "bilinear", "features": {"use": "identity"}}
     table["conditioning"] = [{"use": "coordinate"}, {"use": "cell"}]
     waves = {"coef": "coefficient", "freq": "frequency", "phase": "phase", "imphase": "render_phase"}
     names = _names(rest) | {published: f"decoder.{ours}" for published, ours in waves.items()}

@@ -69,7 +69,7 @@ def _table(encoder: dict, channels: int, width: int, hidden: list[int]) -> dict:
         "channels": channels,
         "residual": "bilinear",
         "encoder": encoder,
-        "features": {"use": "plain"},
+        "features": {"use": "identity"},
         "sampling": {"use": "local-ensemble"},
         "conditioning": [{"use": "coordinate"}, {"use": "cell"}],
         "decoder": {"use": "lte", "channels": width, "hidden": hidden},

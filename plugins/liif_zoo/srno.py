@@ -147,7 +147,7 @@ def _import_srno(arguments: dict, state: dict, encoder: Callable) -> tuple[dict,
     table = {
         "residual": "bilinear",
         "encoder": encoder_table,
-        "features": {"use": "plain"},
+        "features": {"use": "identity"},
         "sampling": {"use": "local-ensemble"},
         "conditioning": [{"use": "coordinate"}, {"use": "cell"}],
         "decoder": {"use": "srno", "width": width, "heads": heads},

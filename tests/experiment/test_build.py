@@ -28,7 +28,7 @@ from liif_core.registry.sources import extra_plugins
 
 PARTS = {
     "encoder": {"use": "edsr", "blocks": 1, "channels": 4},
-    "features": {"use": "plain"},
+    "features": {"use": "identity"},
     "sampling": {"use": "nearest"},
     "conditioning": [{"use": "coordinate"}],
     "decoder": {"use": "mlp", "hidden": [8]},

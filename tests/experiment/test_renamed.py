@@ -11,6 +11,7 @@ RENAMED = [
     ("train.optimizer", "rate = 1e-3", "train.optimizer.rate: this key is now called 'lr'"),
     ("train.schedule", "factor = 0.5", "train.schedule.factor: this key is now called 'gamma'"),
     ("data.images", "source = 'samples'\nnames = ['coffee']", "data.images.source: 'samples' is now called 'skimage'"),
+    ("model.features", "use = 'plain'", "model.features.use: 'plain' is now called 'identity'"),
     ("validate.images", "source = 'samples'", "validate.images.source: 'samples' is now called 'skimage'"),
 ]
 

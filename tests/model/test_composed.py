@@ -388,7 +388,7 @@ class Identity(nn.Module):
 def test_sides_are_mirrored_to_a_multiple_and_cropped(extended, multiple, size):
     encoder = Identity(multiple)
     registry = extended(liif_encoders=Component("identity", lambda options, in_channels: encoder))
-    model = build(registry, encoder={"use": "identity"}, features={"use": "plain"})
+    model = build(registry, encoder={"use": "identity"}, features={"use": "identity"})
     image = torch.rand(1, 3, *size)
     picture = model.encode(image)
     more = [-n % multiple for n in size]

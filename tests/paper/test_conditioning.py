@@ -37,7 +37,7 @@ def test_off_by_default(condition, scale):
 
 @pytest.mark.parametrize("value", [0, -4, True, "4"])
 def test_bad_values_are_refused(registry, value):
-    table = {"encoder": {"use": "edsr"}, "features": {"use": "plain"}, "sampling": {"use": "nearest"}}
+    table = {"encoder": {"use": "edsr"}, "features": {"use": "identity"}, "sampling": {"use": "nearest"}}
     table |= {"decoder": {"use": "mlp"}, "conditioning": [{"use": "cell", "max_scale": value}]}
     with pytest.raises(UserError, match=r"t: model.conditioning\[0\].max_scale"):
         model_from_table(table, registry, "t")

@@ -24,7 +24,7 @@ class TestUnfoldWide(FeaturesContract):
 
 
 class TestPlain(FeaturesContract):
-    component = "liif-core:plain"
+    component = "liif-core:identity"
 
 
 class TestNearest(SamplingContract):

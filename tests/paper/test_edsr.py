@@ -91,7 +91,7 @@ def test_options_out_of_range(registry, option):
 def base_table():
     return {
         "encoder": {"use": "edsr"},
-        "features": {"use": "plain"},
+        "features": {"use": "identity"},
         "sampling": {"use": "nearest"},
         "decoder": {"use": "mlp"},
     }

@@ -131,7 +131,7 @@ def imported(registry, state=None, **arguments):
 def test_import_of_the_ablations(registry, unfold, ensemble, cell):
     table, _ = imported(registry, feat_unfold=unfold, local_ensemble=ensemble, cell_decode=cell)
     spec = model_from_table(table, registry, "imported")
-    assert spec.features.use == ("unfold" if unfold else "plain")
+    assert spec.features.use == ("unfold" if unfold else "identity")
     assert spec.sampling.use == ("local-ensemble" if ensemble else "nearest")
     assert [choice.use for choice in spec.conditioning] == ["coordinate", "cell"][: 1 + cell]
 

@@ -24,7 +24,7 @@ def test_dense_is_the_neighbourhood(registry, size, shape):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("name, size", [("plain", 1), ("unfold", 1), ("unfold", 3), ("unfold", 5)])
+@pytest.mark.parametrize("name, size", [("identity", 1), ("unfold", 1), ("unfold", 3), ("unfold", 5)])
 def test_linear_is_a_linear_layer_on_dense_codes(registry, name, size, bias):
     features = torch.randn(2, 6, 5, 4)
     _, field = field_of(registry, name, features, **({"size": size} if name == "unfold" else {}))
@@ -35,9 +35,9 @@ def test_linear_is_a_linear_layer_on_dense_codes(registry, name, size, bias):
     torch.testing.assert_close(field.linear(weight, shift), expected, rtol=0, atol=1e-5)
 
 
-def test_plain_leaves_codes_as_they_are(registry):
+def test_identity_leaves_codes_as_they_are(registry):
     features = torch.rand(2, 3, 4, 5)
-    module, field = field_of(registry, "plain", features)
+    module, field = field_of(registry, "identity", features)
     assert (module.channels, module.radius) == (3, 0)
     assert torch.equal(field.dense(), features)
 

@@ -216,7 +216,7 @@ def test_real_entry_points_bring_the_defaults():
     registry = discover()
     for kind, names in {
         "encoder": {"edsr"},
-        "features": {"unfold", "plain"},
+        "features": {"unfold", "identity"},
         "sampling": {"nearest", "local-ensemble"},
         "conditioning": {"coordinate", "cell"},
         "decoder": {"mlp"},
@@ -302,7 +302,7 @@ def test_options_of_a_plugin_are_checked_like_the_core_s(plugin_of, registry):
     registry = add_plugin(registry, plugin_of(liif_encoders=Component("mine", dict, Options)), ORIGIN)
 
     def read(**options):
-        table = {"features": {"use": "plain"}, "sampling": {"use": "nearest"}, "decoder": {"use": "mlp"}}
+        table = {"features": {"use": "identity"}, "sampling": {"use": "nearest"}, "decoder": {"use": "mlp"}}
         table["encoder"] = {"use": "mine", **options}
         return model_from_table(table, registry, "t").encoder.options
 
@@ -326,11 +326,11 @@ def test_options_of_a_plugin_are_checked_like_the_core_s(plugin_of, registry):
 
 def test_no_options_take_no_keys(registry):
     table = {
-        "features": {"use": "plain", "size": 3},
+        "features": {"use": "identity", "size": 3},
         "sampling": {"use": "nearest"},
         "decoder": {"use": "mlp"},
         "encoder": {"use": "edsr"},
     }
     with pytest.raises(liif_core.UserError, match="t: model.features.size: unknown key; it has no options"):
         model_from_table(table, registry, "t")
-    assert NoOptions() == registry.find("features", "plain")[0].options()
+    assert NoOptions() == registry.find("features", "identity")[0].options()

@@ -34,7 +34,7 @@ class OtherEncoder(Encoder):
 
 TABLE = {
     "encoder": {"use": "mine"},
-    "features": {"use": "plain"},
+    "features": {"use": "identity"},
     "sampling": {"use": "nearest"},
     "decoder": {"use": "mlp", "hidden": [8]},
 }

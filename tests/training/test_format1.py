@@ -43,7 +43,8 @@ def old(tmp_path):
     for before, after in [
         ("samples = 32", "queries = 32"), ("batch = 2", "batch_size = 2"), ("rate = 1e-2", "lr = 1e-2"),
         ("factor = 0.5", "gamma = 0.5"), ('source = "samples"', 'source = "skimage"'),
-        ("[profiles.samples]", "[profiles.quick]"), ('name = "samples"', 'name = "photographs"'),
+        ('use = "plain"', 'use = "identity"'), ("[profiles.samples]", "[profiles.quick]"),
+        ('name = "samples"', 'name = "photographs"'),
     ]:  # fmt: skip
         assert text.count(before) == 1
         text = text.replace(before, after)
@@ -103,7 +104,7 @@ def test_the_digest_is_that_of_the_file_before_translation(old):
 def test_a_file_that_says_format_2_is_not_translated(old):
     path = old / "checkpoints" / "last.safetensors"
     with_metadata(path, format_version="2")
-    with pytest.raises(UserError, match="no weights for decoder.condition"):
+    with pytest.raises(UserError, match="'plain' is now called 'identity'"):
         load(path)
 
 
@@ -140,6 +141,7 @@ def test_an_old_run_s_own_experiment_is_refused_with_the_new_keys(old, registry)
         assert sorted(line.removeprefix(f"{path}: ") for line in refused.value.problems) == [
             "data.samples: this key is now called 'queries'",
             "evaluate[0].images.source: 'samples' is now called 'skimage'",
+            "model.features.use: 'plain' is now called 'identity'",
             "train.batch: this key is now called 'batch_size'",
             "train.optimizer.rate: this key is now called 'lr'",
             "train.schedule.factor: this key is now called 'gamma'",
@@ -167,6 +169,14 @@ EVERYTHING = {
         {"name": "b", "images": {"source": "paired-folders", "hr": "samples", "lr": "l", "limit": 1}, "scales": [2]},
     ],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "use, expected", [("plain", "identity"), ("liif-core:plain", "identity"), ("their:plain", "their:plain")]
+)
+def test_components_that_were_renamed(use, expected):
+    model = {"features": {"use": use}, "encoder": {"use": "plain"}}
+    assert translate_experiment({"model": model}) == {"model": {**model, "features": {"use": expected}}}
 
 
 def test_only_what_was_renamed_is_translated():

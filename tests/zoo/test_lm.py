@@ -22,7 +22,7 @@ COORDINATE, CELL = {"use": "coordinate"}, {"use": "cell"}
 def table(use, conditioning=(COORDINATE, CELL), sampling="local-ensemble", **options):
     return {
         "encoder": {"use": "edsr", "blocks": 1, "channels": 5},
-        "features": {"use": "unfold" if use == "lm-liif" else "plain"},
+        "features": {"use": "unfold" if use == "lm-liif" else "identity"},
         "sampling": {"use": sampling},
         "conditioning": list(conditioning),
         "decoder": {"use": use, **options},
@@ -263,7 +263,7 @@ def test_import_of_the_published_variants():
         assert imported(name, local_ensemble=False)[0]["sampling"] == {"use": "nearest"}
     assert imported("lmlte", hidden_dim=16)[0]["decoder"]["channels"] == 16
     assert imported("lmliif")[0]["features"] == {"use": "unfold", "size": 3}
-    assert imported("lmliif", feat_unfold=False)[0]["features"] == {"use": "plain"}
+    assert imported("lmliif", feat_unfold=False)[0]["features"] == {"use": "identity"}
     assert imported("lmliif", cell_decode=False)[0]["conditioning"] == [COORDINATE]
 
 

@@ -23,7 +23,7 @@ COORDINATE, CELL = {"use": "coordinate"}, {"use": "cell"}
 def table(conditioning=(COORDINATE, CELL), **options):
     return {
         "encoder": {"use": "edsr", "blocks": 1, "channels": 5},
-        "features": {"use": "plain"},
+        "features": {"use": "identity"},
         "sampling": {"use": "local-ensemble"},
         "conditioning": list(conditioning),
         "decoder": {"use": "liif-core:lte", **options},

@@ -116,7 +116,7 @@ def test_parameter_count_of_the_paper(in_channels):
     ],
 )
 def test_options_that_cannot_work(registry, options, said):
-    table = {"encoder": {"use": "rcan", **options}, "features": {"use": "plain"}, "sampling": {"use": "nearest"}}
+    table = {"encoder": {"use": "rcan", **options}, "features": {"use": "identity"}, "sampling": {"use": "nearest"}}
     with pytest.raises(liif_core.UserError) as refused:
         model_from_table({**table, "decoder": {"use": "mlp"}}, registry, "test")
     (problem,) = refused.value.problems

@@ -19,7 +19,7 @@ COORDINATE, CELL = {"use": "coordinate"}, {"use": "cell"}
 def table(conditioning=(COORDINATE, CELL), sampling="local-ensemble", **options):
     return {
         "encoder": {"use": "edsr", "blocks": 1, "channels": 5},
-        "features": {"use": "plain"},
+        "features": {"use": "identity"},
         "sampling": {"use": sampling},
         "conditioning": list(conditioning),
         "decoder": {"use": "srno", **options},

@@ -35,7 +35,7 @@ def made(registry, use, encoder=EDSR, cell=MappingProxyType({}), residual="bilin
     table = {
         "residual": residual,
         "encoder": encoder,
-        "features": {"use": "plain" if use == "lte" else "unfold"},
+        "features": {"use": "identity" if use == "lte" else "unfold"},
         "sampling": {"use": "corner" if use == "metasr" else "local-ensemble"},
         "conditioning": [{"use": "coordinate"}, {"use": "cell", **cell}],
         "decoder": {"use": f"liif-core:{use}", **DECODERS[use], **options},

@@ -16,7 +16,7 @@ class TestContract(DecoderContract):
 def table(use):
     return {
         "encoder": {"use": "edsr", "blocks": 1, "channels": 4},
-        "features": {"use": "plain"},
+        "features": {"use": "identity"},
         "sampling": {"use": "local-ensemble"},
         "conditioning": [{"use": "coordinate"}, {"use": "cell"}],
         "decoder": {"use": use, "channels": 8, "hidden": [8]},
