@@ -192,9 +192,7 @@ def _load_published(path: Path, registry: Registry) -> Checkpoint:
     except Exception as error:  # torch does not document what torch.load raises for a file that it cannot read
         # torch's message advises to load it unsafely; what is wrong follows the name of its reader
         reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().split("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{path}: neither a liif-core checkpoint (.safetensors) nor a published .pth that loads safely: {reason}"
-        ) from None
+        raise UserError(f"{path}: neither a safetensors checkpoint nor a .pth that loads safely: {reason}") from None
     try:
         name, arguments, state = (published["model"][key] for key in ("name", "args", "sd"))
     except (KeyError, TypeError, IndexError):
