@@ -23,7 +23,8 @@ def psnr(prediction: Tensor, target: Tensor, protocol: str = "rgb", scale: AnySc
     """Peak signal-to-noise ratio of one image, in dB: ``-10 log10(mean squared error)``; math.inf for equal images.
 
     Args:
-        prediction, target: (c, H, W) or (1, c, H, W), floating point, in [0, 1], on any device.
+        prediction: (c, H, W) or (1, c, H, W), floating point, in [0, 1], on any device.
+        target: of the same shape and range.
         protocol: a name in ``liif_core.presets.PROTOCOLS``: which channels are compared, and how wide a border is
             left out. "rgb" compares whole images.
         scale: the magnification that ``prediction`` was made with, a number or a (vertical, horizontal) pair; needed

@@ -20,13 +20,13 @@ def compose(table: Mapping[str, Any] | None = None, /, **parts: Any) -> Continuo
     """A model with fresh weights, on the CPU and in training mode, from the values of a ``[model]`` table.
 
     Args:
-        table: a mapping with the keys of a ``[model]`` table. Keyword arguments replace its values.
-        encoder, features, sampling, decoder: a mapping with ``use`` and options, such as
+        table: a mapping with the keys of a ``[model]`` table.
+        **parts: the same keys as keyword arguments, which replace values of ``table``. ``encoder``, ``features``,
+            ``sampling`` and ``decoder`` are each a mapping with ``use`` and options, such as
             ``{"use": "edsr", "blocks": 4}``; a name, such as ``"unfold"``, for default options; or a module that keeps
-            the contract of its kind.
-        conditioning: a list of mappings or names; or a mapping of condition names to modules, mappings or names.
-        residual, channels: as in a ``[model]`` table.
-        use: the name of a model that is no composition, with its options instead of parts.
+            the contract of its kind. ``conditioning`` is a list of mappings or names, or a mapping of condition names
+            to modules, mappings or names. ``residual`` and ``channels`` are as in a ``[model]`` table. ``use`` is the
+            name of a model that is no composition, with its options instead of parts.
 
     Raises TypeError or ValueError with one line for every mistake: an unknown component (with the nearest name), a
     missing part, a wrong option, parts that do not fit together.

@@ -51,7 +51,7 @@ class RunningMean:
 class TilePlacement:
     """Where a tile lies in the image that it is a part of.
 
-    Args:
+    Attributes:
         size: (h, w) of the whole image, in pixels.
         top: the whole image's row that is the tile's first row; a multiple of the model's ``multiple_of``.
         left: the whole image's column that is the tile's first column; also a multiple.

@@ -21,7 +21,7 @@ _SAMPLE_SIDE = 16  # pixels; the side of the image that memory is measured on
 class TilePlan:
     """How an image is divided into tiles, and its output into bands of rows. Made by ``plan_tiles``.
 
-    Args:
+    Attributes:
         tile: (height, width) of the largest tile, in pixels of the image, without its halo.
         rows: height of the largest band, in output rows.
         halo: pixels that are encoded around a tile, so that the result equals that of the whole image.
