@@ -63,6 +63,10 @@ def pillow_image(mode):
 def test_a_pillow_image_becomes_what_the_command_writes(model, checkpoint, tmp_path, mode):
     image = pillow_image(mode)
     image.save(tmp_path / "in.tif")
+    try:
+        Image.open(tmp_path / "in.tif").load()
+    except OSError as error:  # Pillow 11.0, for YCbCr
+        pytest.skip(f"this Pillow cannot read the TIFF that it wrote: {error}")
     larger = model.upscale(Image.open(tmp_path / "in.tif"), 2.5)
     in_memory = model.upscale(image, 2.5)
     arguments = ["upscale", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), "--scale", "2.5", "--quiet"]

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from liif_core.errors import UserError
-from liif_core.images import MAX_PIXELS, READABLE_SUFFIXES, Header, TooManyPixels, read_image
+from liif_core.images import MAX_PIXELS, READABLE_SUFFIXES, UNREAD_SUFFIXES, Header, TooManyPixels, read_image
 from liif_core.sizes import Size
 
 CHANNELS = (1, 3)  # gray, RGB
@@ -34,11 +34,15 @@ class Decoded:
 def image_suffixes() -> set[str]:
     """The suffixes, in lower case with their dot, of files that are looked at as images.
 
-    Beside those of formats that are read, these are of further formats that Pillow has, whose files are refused by
-    name rather than passed over.
+    Beside those of formats that are read, these are of further formats, whose files are refused by name rather than
+    passed over.
     """
     kinds = Image.registered_extensions()
-    return {*READABLE_SUFFIXES, *(suffix for suffix, kind in kinds.items() if kind not in _NOT_IMAGES)}
+    return {
+        *READABLE_SUFFIXES,
+        *UNREAD_SUFFIXES,
+        *(suffix for suffix, kind in kinds.items() if kind not in _NOT_IMAGES),
+    }
 
 
 def decode(path: Path, channels: int) -> np.ndarray:

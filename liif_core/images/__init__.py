@@ -1,7 +1,7 @@
 """Images: files read without loss and written band by band, Pillow images and numpy arrays."""
 
 from liif_core.images.arrays import fill_transparent, from_planes, to_planes
-from liif_core.images.formats import MAX_PIXELS, READABLE_SUFFIXES, WRITABLE, WRITABLE_SUFFIXES
+from liif_core.images.formats import MAX_PIXELS, READABLE_SUFFIXES, UNREAD_SUFFIXES, WRITABLE, WRITABLE_SUFFIXES
 from liif_core.images.numpy_images import picture_from_array, picture_to_array
 from liif_core.images.picture import Depth, Header, Metadata, Picture
 from liif_core.images.pillow_images import picture_from_pillow, picture_to_pillow
@@ -13,6 +13,7 @@ from liif_core.images.writing import Writer, open_writer
 __all__ = [
     "MAX_PIXELS",
     "READABLE_SUFFIXES",
+    "UNREAD_SUFFIXES",
     "WRITABLE",
     "WRITABLE_SUFFIXES",
     "Depth",

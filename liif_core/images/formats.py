@@ -17,6 +17,7 @@ READ_SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
+UNREAD_SUFFIXES = (".avif", ".heic", ".heif", ".jxl")  # of formats that are refused, and that not every Pillow has
 READABLE_SUFFIXES = tuple(suffix for suffixes in READ_SUFFIXES.values() for suffix in suffixes)
 
 
