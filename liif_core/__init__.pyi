@@ -18,11 +18,14 @@ from .model.continuous import ContinuousModel as ContinuousModel
 from .model.continuous import TilePlacement as TilePlacement
 from .model.geometry import make_coord as make_coord
 from .model.geometry import to_pixel_samples as to_pixel_samples
+from .model.protocols import AxisSites as AxisSites
+from .model.protocols import BlockDecoder as BlockDecoder
 from .model.protocols import Conditioning as Conditioning
 from .model.protocols import Decoder as Decoder
 from .model.protocols import Encoder as Encoder
 from .model.protocols import Features as Features
 from .model.protocols import GlobalDecoder as GlobalDecoder
+from .model.protocols import GridSampling as GridSampling
 from .model.protocols import Known as Known
 from .model.protocols import LatentField as LatentField
 from .model.protocols import Maps as Maps

@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["expect_conditions", "fourier_features", "fused_linear", "nearest_code", "phases", "y_then_x"]
+from liif_core.shapes import Float
+
+__all__ = [
+    "expect_conditions",
+    "fourier_block",
+    "fourier_features",
+    "fused_linear",
+    "nearest_code",
+    "phases",
+    "y_then_x",
+]
 
 _BORDER = 1e-6  # coordinates are clamped to the image less this, as in LIIF's published code
 
@@ -81,3 +91,31 @@ def fourier_features(amplitude: Tensor, frequency: Tensor, offset: Tensor, phase
         y, x = frequency.float().chunk(2, dim=-1)
         angle = math.pi * torch.addcmul(y * offset[..., :1] + phase, x, offset[..., 1:])
         return amplitude.float() * torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def fourier_block(
+    amplitude: Float[Tensor, "B h w D"],
+    frequency: Float[Tensor, "B h w D"],
+    rows: Float[Tensor, "h R"],
+    columns: Float[Tensor, "w C"],
+    phase: Float[Tensor, "b D/2"],
+) -> Float[Tensor, "B h w R C D"]:
+    """``fourier_features`` of codes at blocks of positions, for ``BlockDecoder.decode_block``; float32.
+
+    ``amplitude`` and ``frequency`` are as in ``fourier_features``; ``rows`` and ``columns`` are the positions' offsets.
+    The addition theorem, cos(a + b) = cos a cos b - sin a sin b, needs R + C sines and cosines of a wave, not R * C.
+    """
+    with torch.autocast(amplitude.device.type, enabled=False):
+        y, x = (math.pi * part.unsqueeze(3) for part in frequency.float().chunk(2, dim=-1))
+        down = torch.addcmul(math.pi * phase[:, None, None, None], y, rows[:, None, :, None])
+        across = x * columns[:, :, None]
+        cosine, sine = (part.unsqueeze(3) for part in amplitude.float().chunk(2, dim=-1))
+        down_cosine, down_sine = down.cos(), down.sin()
+        across_cosine, across_sine = across.cos().unsqueeze(3), across.sin().unsqueeze(3)
+        values = down.new_empty(*down.shape[:4], columns.shape[1], amplitude.shape[-1])
+        first, second = values.chunk(2, dim=-1)
+        torch.mul((cosine * down_cosine).unsqueeze(4), across_cosine, out=first)
+        first.addcmul_((cosine * down_sine).unsqueeze(4), across_sine, value=-1)
+        torch.mul((sine * down_sine).unsqueeze(4), across_cosine, out=second)
+        second.addcmul_((sine * down_cosine).unsqueeze(4), across_sine)
+        return values

@@ -6,12 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from liif_core import (
+    AxisSites,
     Component,
     ContinuousImage,
     ContinuousModel,
     LatentField,
     NoOptions,
     Query,
+    Sites,
     TilePlacement,
     as_rows,
     bicubic,
@@ -136,6 +138,43 @@ class Sampling(nn.Module):
         return reference_sites(query, grid, self.neighbours)
 
 
+class GridSampling(Sampling):
+    """The nearest code, also for the rows and the columns of a grid."""
+
+    neighbours, reach = 1, 0
+
+    def forward(self, query, grid):
+        row, column = (self._index(place, codes) for place, codes in zip(query.places, grid))
+        row, column = torch.broadcast_tensors(row, column)
+        size = torch.tensor(grid)
+        offset = (query.coord - ((2 * torch.stack([row, column], dim=-1) + 1) / size - 1)) * size
+        index = (row * grid[1] + column).unsqueeze(0)
+        return Sites(index, offset.unsqueeze(0), torch.ones_like(index, dtype=torch.float32))
+
+    def _index(self, place, codes):
+        return ((place.detach() + 1) / 2 * codes).floor().long().clamp(0, codes - 1)
+
+    def axes(self, query, grid):
+        return tuple(self._axis(axis, codes) for axis, codes in zip(query.axes, grid))
+
+    def _axis(self, axis, codes):
+        index = self._index(axis, codes)
+        return AxisSites(index.unsqueeze(0), ((axis - ((2 * index + 1) / codes - 1)) * codes).unsqueeze(0))
+
+    def weights(self, rows, columns):
+        return torch.ones(1, rows.index.shape[1], columns.index.shape[1])
+
+
+class Offset(nn.Module):
+    channels, scope = 2, "offset"
+
+    def __init__(self, options):
+        super().__init__()
+
+    def forward(self, query, sites, grid):
+        return sites.offset
+
+
 class Conditioning(nn.Module):
     channels, scope = 3, "query"
 
@@ -177,6 +216,19 @@ class Decoder(nn.Module):
         given = [conditions[name].expand(*hidden.shape[:-1], 2) for name in ("coordinate", "cell")]
         hidden = hidden + self.conditions(torch.cat(given, dim=-1))
         return blend(self.last(hidden.relu()), sites.weight)
+
+
+class BlockDecoder(Decoder):
+    """Also decodes codes at blocks of positions."""
+
+    block_positions = 100
+
+    def decode_block(self, maps, rows, columns, conditions):
+        y, x = rows[None, :, None, :, None], columns[None, None, :, None, :]
+        offset = torch.stack(torch.broadcast_tensors(y, x), dim=-1)
+        cell = conditions["cell"].view(-1, 1, 1, 1, 1, 2)
+        given = torch.cat(torch.broadcast_tensors(offset, cell), dim=-1)
+        return self.last((maps["code"][:, :, :, None, None] + self.conditions(given)).relu())
 
 
 class WholeSetDecoder(Decoder):
@@ -330,9 +382,12 @@ GOOD = {
     Features: "features",
     FineFeatures: "features",
     Sampling: "sampling",
+    GridSampling: "sampling",
+    Offset: "conditioning",
     Conditioning: "conditioning",
     CellCondition: "conditioning",
     Decoder: "decoder",
+    BlockDecoder: "decoder",
     WholeSetDecoder: "decoder",
     StatisticsDecoder: "decoder",
     CellDecoder: "decoder",

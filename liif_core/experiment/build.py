@@ -14,7 +14,7 @@ from liif_core.model.protocols import Conditioning, Decoder, Encoder, Features, 
 from liif_core.registry.changes import changes_after
 from liif_core.registry.components import Choice
 
-Scope = get_type_hints(Conditioning)["scope"]  # Literal["query", "image"]
+Scope = get_type_hints(Conditioning)["scope"]  # Literal["query", "offset", "image"]
 _WHOLE_OR_NONE = "a whole number from 0, or None"
 
 

@@ -10,8 +10,23 @@ from torch import Tensor
 
 from liif_core.model.continuous import QUERY_CHUNK, ContinuousImage, RunningMean, Statistics, TilePlacement
 from liif_core.model.frame import Frame
-from liif_core.model.interpolation import pixels_around
-from liif_core.model.protocols import GlobalDecoder, Known, LatentField, Maps, Query, Sites, as_rows, blend, gather
+from liif_core.model.grid_decoding import GridDecoding
+from liif_core.model.grid_plan import plan_axis
+from liif_core.model.interpolation import pixels_along, pixels_around
+from liif_core.model.protocols import (
+    BlockDecoder,
+    GlobalDecoder,
+    GridSampling,
+    Known,
+    LatentField,
+    Maps,
+    Query,
+    Sites,
+    as_rows,
+    blend,
+    gather,
+)
+from liif_core.model.threads import on_threads
 from liif_core.shapes import Float, Int
 from liif_core.sizes import Size
 
@@ -45,13 +60,51 @@ class ComposedImage(ContinuousImage):
             known = self._known(statistics)
             while len(chunks) > 1 and len(known) < decoder.num_statistics:
                 known = decoder.with_statistic(known, self._mean(maps, chunks, known))
-            colors = [decoder.decode(maps, sites, conditions, known) for sites, conditions in chunks]
+            colors = list(on_threads(lambda chunk: decoder.decode(maps, *chunk, known), chunks))
         else:
-            colors = [decoder.decode(maps, sites, conditions) for sites, conditions in chunks]
+            colors = list(on_threads(lambda chunk: decoder.decode(maps, *chunk), chunks))
         result = (colors[0] if len(chunks) == 1 else torch.cat(colors, dim=1).unflatten(1, query.shape)).float()
         if self.model.residual != "none":
             result = result + self._residual(query)
         return result * 0.5 + 0.5
+
+    def render_grid(
+        self, rows: Tensor, columns: Tensor, cell: Tensor, chunk_size: int | None = None, statistics: Statistics = ()
+    ) -> Tensor:
+        decoding = None if torch.is_grad_enabled() else self._grid_decoding(Query.grid(rows.cpu(), columns.cpu(), cell))
+        if decoding is None:
+            return super().render_grid(rows, columns, cell, chunk_size, statistics)
+        colors = decoding.colors(self.channels)
+        if self.model.residual != "none":
+            colors += self._grid_residual(rows, columns)
+        return colors.mul_(0.5).add_(0.5)
+
+    def _grid_decoding(self, query: Query) -> GridDecoding | None:
+        """How to decode a pixel grid code by code; None where the parts cannot do that, or where it is not better."""
+        model = self.model
+        able = isinstance(model.decoder, BlockDecoder) and isinstance(model.sampling, GridSampling)
+        if not able or any(conditioning.scope == "query" for conditioning in model.conditioning):
+            return None
+        if self.frame.size != self.size:
+            query = _in_frame(query, self.size, self.frame.size)
+        rows, columns = map(plan_axis, model.sampling.axes(query, self.frame.grid))
+        if rows is None or columns is None:
+            return None
+        cell = query.cell.to(self.device)
+        decoding = GridDecoding(
+            rows, columns, model.decoder, model.sampling, self.maps(cell), self.field.grid,
+            corner=(self.frame.top, self.frame.left), conditions=self._image_conditions(cell.view(1, 2)),
+        )  # fmt: skip
+        return decoding if decoding.pays() else None
+
+    def _grid_residual(self, rows: Tensor, columns: Tensor) -> Float[Tensor, "B channels H W"]:
+        """The LR image interpolated at a pixel grid: along columns, then along rows."""
+        image = self.field.image
+        for dim, axis, first in ((3, columns, self.tile.left), (2, rows, self.tile.top)):
+            index, weight = pixels_along(axis.to(self.device), self.size[dim - 2], self.model.residual)
+            parts = [image.index_select(dim, i - first) * w.view(-1, *[1] * (3 - dim)) for i, w in zip(index, weight)]
+            image = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+        return image
 
     def partial_statistic(self, query: Query, statistics: Statistics) -> Tensor:
         maps, chunks = self._decodable(query)
@@ -83,9 +136,9 @@ class ComposedImage(ContinuousImage):
     def _mean(self, maps: Maps, chunks: list[_Chunk], known: Known) -> Tensor:
         """The next statistic of the queries in ``chunks``."""
         mean = RunningMean()
-        for sites, conditions in chunks:
-            partial = self.model.decoder.partial_statistic(maps, sites, conditions, known)
-            mean.add(partial, math.prod(sites.index.shape[2:]))
+        partial = self.model.decoder.partial_statistic
+        for (sites, _), part in zip(chunks, on_threads(lambda chunk: partial(maps, *chunk, known), chunks)):
+            mean.add(part, math.prod(sites.index.shape[2:]))
         return mean.value()
 
     def _decodable(self, query: Query) -> tuple[Maps, list[_Chunk]]:

@@ -12,10 +12,16 @@ def pixels_around(query: Query, size: Size, kind: str) -> tuple[Tensor, Tensor]:
 
     ``kind``: "nearest" (P = 1) or "bilinear" (P = 4). Positions outside the image are moved to its border.
     """
-    pick = {"nearest": _nearest, "bilinear": _linear}[kind]
-    (row, row_weight), (column, column_weight) = (pick(place, side) for place, side in zip(query.places, size))
+    (row, row_weight), (column, column_weight) = (
+        pixels_along(place, side, kind) for place, side in zip(query.places, size)
+    )
     index = (row.unsqueeze(1) * size[1] + column.unsqueeze(0)).flatten(0, 1)
     return index, (row_weight.unsqueeze(1) * column_weight.unsqueeze(0)).flatten(0, 1)
+
+
+def pixels_along(place: Tensor, count: int, kind: str) -> tuple[Tensor, Tensor]:
+    """The same along one axis of ``count`` pixels: index and weight, (1 or 2, *shape) for ``place`` of any shape."""
+    return {"nearest": _nearest, "bilinear": _linear}[kind](place, count)
 
 
 def _pixel(place: Tensor, count: int) -> Tensor:

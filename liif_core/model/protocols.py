@@ -87,6 +87,14 @@ class Sites:
     weight: Float[Tensor, "K b *Q"]  # sums to 1 over K
 
 
+@frozen(eq=False)
+class AxisSites:
+    """The latent codes that the rows (or the columns) of a pixel grid read: on ``S`` sides of each of ``n`` rows."""
+
+    index: Int[Tensor, "S n"]  # row (or column) in the grid of codes; does not decrease along n
+    offset: Float[Tensor, "S n"]  # query minus code, feature-cell units
+
+
 class LatentField(ABC):
     """The latent codes of an image, as a decoder reads them: all written out, or through a linear layer."""
 
@@ -145,16 +153,33 @@ class Sampling(Protocol):
 
 
 @runtime_checkable
+class GridSampling(Sampling, Protocol):
+    """A sampling that reads, at a pixel grid, each row's codes in each column's codes.
+
+    Neighbour k is the code on side ``k // T`` of a row and on side ``k % T`` of a column, where T is the number of
+    sides of a column. Where a decoder is a ``BlockDecoder``, pixel grids are then decoded code by code.
+    """
+
+    def axes(self, query: Query, grid: Size) -> tuple[AxisSites, AxisSites]:
+        """The codes that the rows and that the columns of a pixel grid read; ``query.axes`` is not None."""
+        ...
+
+    def weights(self, rows: AxisSites, columns: AxisSites) -> Float[Tensor, "K H W"]:
+        """The weight of each neighbour of each pixel. Weights of a pixel sum to 1 over K."""
+        ...
+
+
+@runtime_checkable
 class Conditioning(Protocol):
     """A module: (query, sites, grid) -> (K, B or 1, *Q, channels), or broadcastable to it, float32.
 
-    ``scope`` declares what the result depends on. "query": anything. "image": the query's cell alone, so that all
-    queries of an image with the same cell have the same value. Conditions of scope "image" are given to
-    ``Decoder.prepare`` if the decoder is ``scale_dependent``.
+    ``scope`` declares what the result depends on. "query": anything. "offset": the result is ``sites.offset`` itself.
+    "image": the query's cell alone, so that all queries of an image with the same cell have the same value. Conditions
+    of scope "image" are given to ``Decoder.prepare`` if the decoder is ``scale_dependent``.
     """
 
     channels: int
-    scope: Literal["query", "image"]
+    scope: Literal["query", "offset", "image"]
 
 
 @runtime_checkable
@@ -206,6 +231,28 @@ class GlobalDecoder(Decoder, Protocol):
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known = ()) -> Tensor:
         """(B, *Q, out_channels), in [-1, 1] space. Missing statistics are computed from the given queries."""
+        ...
+
+
+@runtime_checkable
+class BlockDecoder(Decoder, Protocol):
+    """A decoder that can also decode a code at a block of positions: all rows times all columns.
+
+    Codes are then not gathered for each query, and what depends on the row or on the column alone is computed once per
+    row or column. The framework uses ``decode_block`` for pixel grids, where the sampling is a ``GridSampling`` and all
+    conditions have the scope "offset" or "image". ``num_statistics`` is 0, and all maps are (B, h * w, width).
+    """
+
+    block_positions: int  # about how many positions one call should have on a CPU, so that its values stay in the cache
+
+    def decode_block(
+        self, maps: Maps, rows: Float[Tensor, "h R"], columns: Float[Tensor, "w C"], conditions: Mapping[str, Tensor]
+    ) -> Float[Tensor, "B h w R C out_channels"]:
+        """The colors of a rectangle of codes, in [-1, 1] space, not blended.
+
+        ``maps``: those of the rectangle, (B, h, w, width). ``rows`` and ``columns``: offsets of the positions from each
+        code, in feature-cell units. ``conditions``: those of scope "image", by name, each (B or 1, channels).
+        """
         ...
 
 

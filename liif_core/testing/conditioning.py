@@ -39,10 +39,13 @@ class ConditioningCase(Case):
 
 
 def contract(case: ConditioningCase) -> None:
-    """The module has the attributes of its contract: ``channels``, and ``scope``, "query" or "image"."""
+    """The module has the attributes of its contract: ``channels``, and ``scope``, "query", "offset" or "image"."""
     found = getattr(case.build(), "scope", "missing")
-    if found not in ("query", "image"):
-        fail(f"scope is {found!r}; expected 'query', or 'image' if the result depends on the cell alone")
+    if found not in ("query", "offset", "image"):
+        fail(
+            f"scope is {found!r}; expected 'image' if the result depends on the cell alone, 'offset' if it is "
+            "sites.offset, else 'query'"
+        )
     common.contract(case)
 
 
@@ -63,8 +66,13 @@ def width(case: ConditioningCase) -> None:
 
 
 def scope(case: ConditioningCase) -> None:
-    """With scope "image", the result depends on the cell alone, with one value where the cell has one."""
+    """With scope "image", the result depends on the cell alone, with one value where the cell has one.
+
+    With scope "offset", it is ``sites.offset``.
+    """
     module, inputs = case.build(), case.inputs()
+    if module.scope == "offset":
+        return _is_offset(case, module)
     cell = inputs["cell"][:, :1]
     first = Query.points(inputs["coord"], cell)
     other = Query.points(case.inputs(seed=1)["coord"], cell)
@@ -82,6 +90,16 @@ def scope(case: ConditioningCase) -> None:
     expect_shape("a condition of scope 'image', for one cell per image", values[0], 1, (1, 2), 1, module.channels)
     if not same:
         fail("declared 'image', but the result changes with the coordinates or the sites")
+
+
+def _is_offset(case: ConditioningCase, module: Any) -> None:
+    inputs = case.inputs()
+    for query in (*_queries(), Query.points(inputs["coord"], inputs["cell"])):
+        expected = reference_sites(query, case.grid, case.neighbours).offset
+        with torch.no_grad():
+            found = case.condition(module, query)
+        if found.shape != expected.shape or not torch.equal(found, expected):
+            fail("declared 'offset', but the result is not sites.offset")
 
 
 def pixel_grid(case: ConditioningCase) -> None:

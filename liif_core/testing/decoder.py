@@ -9,6 +9,7 @@ from torch import Tensor
 
 from liif_core.model.protocols import GlobalDecoder, Known, Maps, Query, Sites
 from liif_core.testing import common
+from liif_core.testing.blocks import decode_block
 from liif_core.testing.case import Check, builds_for, expect_same, expect_shape, fail, random
 from liif_core.testing.decoder_case import GRID, DecoderCase
 from liif_core.testing.radius import expect_radius, over_declared
@@ -225,6 +226,6 @@ def _converted(values: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Te
 
 
 CHECKS: tuple[Check, ...] = (
-    *common.OPTIONS, contract, prepare, common.parameters, shape, other_resolution, pixel_grid, independent, statistics,
-    stateless, radius, *common.COMMON,
+    *common.OPTIONS, contract, prepare, common.parameters, shape, other_resolution, pixel_grid, decode_block,
+    independent, statistics, stateless, radius, *common.COMMON,
 )  # fmt: skip

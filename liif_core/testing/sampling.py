@@ -9,6 +9,7 @@ from torch import Tensor
 
 from liif_core.model.protocols import Query, Sites
 from liif_core.sizes import Size
+from liif_core.testing.blocks import SCALES, enlarged
 from liif_core.testing.case import Case, Check, Tensors, dtype_name, expect_same, expect_shape, fail, random
 from liif_core.testing.common import COMMON, OPTIONS, contract
 from liif_core.testing.radius import over_declared
@@ -139,6 +140,38 @@ def pixel_grid(case: SamplingCase) -> None:
         expect_same(f"a pixel grid on {grid[0]} x {grid[1]} codes", together, apart)
 
 
+def grid_axes(case: SamplingCase) -> None:
+    """If the sampling has ``axes`` and ``weights``, they give the sites of a pixel grid, in ascending order."""
+    module: Any = case.build()
+    has = [callable(getattr(module, name, None)) for name in ("axes", "weights")]
+    if not any(has):
+        return
+    if not all(has):
+        fail("expected both methods of liif_core.GridSampling, axes and weights")
+    for grid in GRIDS:
+        for scale in (0.4, *SCALES):
+            query = enlarged(grid, scale)
+            with torch.no_grad():
+                sites, axes = module(query, grid), module.axes(query, grid)
+                weights = module.weights(*axes)
+            sides = [len(axis.index) for axis in axes]
+            if sides[0] * sides[1] != module.neighbours:
+                fail(f"{sides[0]} and {sides[1]} sides; expected a product of {module.neighbours}, the neighbours")
+            for words, axis, pixels in zip(("rows", "columns"), axes, query.shape):
+                expect_shape(f"index of {words}", axis.index, len(axis.index), pixels)
+                expect_shape(f"offset of {words}", axis.offset, len(axis.index), pixels)
+                if (axis.index.diff(dim=1) < 0).any():
+                    fail(f"the index of {words} decreases along the grid")
+            expect_shape("weights of a grid", weights, module.neighbours, *query.shape)
+            rows, columns = axes
+            index = rows.index[:, None, :, None] * grid[1] + columns.index[None, :, None, :]
+            down, across = torch.broadcast_tensors(rows.offset[:, None, :, None], columns.offset[None, :, None, :])
+            found = {"index": index.flatten(0, 1), "weight": weights}
+            found["offset"] = torch.stack([down, across], dim=-1).flatten(0, 1)
+            expected = {"index": sites.index[:, 0], "weight": sites.weight[:, 0], "offset": sites.offset[:, 0]}
+            expect_same(f"axes and weights on {grid[0]} x {grid[1]} codes", found, expected)
+
+
 def autocast(case: SamplingCase) -> None:
     """Under autocast, sites are bit for bit the same: half precision would misplace queries."""
     module = case.build()
@@ -163,6 +196,6 @@ def differentiable(case: SamplingCase) -> None:
 
 
 CHECKS: tuple[Check, ...] = (
-    *OPTIONS, contract, shape, index_range, reach, weight_sum, weight_sign, offsets, pixel_grid, autocast,
+    *OPTIONS, contract, shape, index_range, reach, weight_sum, weight_sign, offsets, pixel_grid, grid_axes, autocast,
     differentiable, *COMMON,
 )  # fmt: skip

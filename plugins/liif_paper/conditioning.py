@@ -12,7 +12,7 @@ class Coordinate(nn.Module):
     """The query's offset from the code (y, x), in feature-cell units."""
 
     channels = 2
-    scope = "query"
+    scope = "offset"
 
     def forward(self, query: Query, sites: Sites, grid: tuple[int, int]) -> Tensor:
         return sites.offset

@@ -7,7 +7,7 @@ the image, and the nearest code there is read, halves to even.
 import torch
 from torch import Tensor, nn
 
-from liif_core import Component, Query, Sites, hookimpl
+from liif_core import AxisSites, Component, Query, Sites, hookimpl
 from liif_core.nn import nearest_code
 
 _SHIFT = 1e-6  # moves a query that lies exactly between two codes to one side
@@ -39,9 +39,7 @@ class NeighbourSampling(nn.Module):
 
     def _sites(self, query: Query, grid: tuple[int, int]) -> Sites:
         height, width = grid
-        rows, columns = (
-            query.places
-        )  # for a grid, per row and per column; sums and products below broadcast to the grid
+        rows, columns = query.places  # of a grid, per row and per column; what follows broadcasts them to the grid
         row, row_offset = _axis(rows, height, self.sides)
         column, column_offset = _axis(columns, width, self.sides)
         # neighbours in the order (-, -), (-, +), (+, -), (+, +)
@@ -49,8 +47,25 @@ class NeighbourSampling(nn.Module):
         column, column_offset = column.unsqueeze(0), column_offset.unsqueeze(0)
         index = (row * width + column).flatten(0, 1)
         offset = torch.stack(torch.broadcast_tensors(row_offset, column_offset), dim=-1).flatten(0, 1)
-        area = (row_offset * column_offset).abs().flatten(0, 1) + _SMALLEST_AREA
-        return Sites(index, offset, area.flip(0) / area.sum(0))  # each is weighted by the area diagonally opposite
+        return Sites(index, offset, _opposite_areas(row_offset, column_offset))
+
+    def axes(self, query: Query, grid: tuple[int, int]) -> tuple[AxisSites, AxisSites]:
+        assert query.axes is not None
+        with torch.autocast(query.cell.device.type, enabled=False):
+            rows, columns = (AxisSites(*_axis(axis, codes, self.sides)) for axis, codes in zip(query.axes, grid))
+        return rows, columns
+
+    def weights(self, rows: AxisSites, columns: AxisSites) -> Tensor:
+        return _opposite_areas(rows.offset[:, None, :, None], columns.offset[None, :, None, :])
+
+
+def _opposite_areas(row: Tensor, column: Tensor) -> Tensor:
+    """(K, ...): the weights of the neighbours, from offsets (S, 1, ...) and (1, S, ...).
+
+    Each is the area between the query and the code diagonally opposite, as a part of the sum.
+    """
+    area = (row * column).abs().flatten(0, 1) + _SMALLEST_AREA
+    return area.flip(0) / area.sum(0)
 
 
 @hookimpl

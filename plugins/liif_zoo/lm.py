@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
-from liif_core.nn import expect_conditions, fourier_features, phases, y_then_x
+from liif_core.nn import expect_conditions, fourier_block, fourier_features, phases, y_then_x
 from liif_zoo.lte import even
+
+_MANY = 40  # positions of a code from which on one matrix product for each code is faster
 
 
 class ModulatedMLP(nn.Module):
@@ -31,25 +33,51 @@ class ModulatedMLP(nn.Module):
         self.last = nn.Linear(width, out_channels)
         self.modulations = 2 * depth * width  # values of a code: all scales, then all shifts
 
-    def settled(self, modulation: Tensor, known: Tensor | None = None) -> Tensor:
-        """Modulations (..., modulations) with the biases included: the factors of all layers, then their shifts.
+    def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear layer that computes a code's modulations, with the biases of ``layers`` folded in.
 
-        ``known`` (..., width) is the part of the first layer's product that does not depend on the query.
+        Its outputs are factors and shifts, so that a layer is relu(product * factor + shift).
         """
-        scale, shift = (part.unflatten(-1, (-1, self.width)) for part in modulation.chunk(2, dim=-1))
-        bias = torch.stack([layer.bias for layer in self.layers])
-        if known is not None:
-            bias = torch.cat([(known + bias[0]).unsqueeze(-2), bias[1:].expand(*known.shape[:-1], -1, -1)], dim=-2)
-        scale = 1 + scale
-        return torch.cat([scale.flatten(-2), torch.addcmul(shift, scale, bias).flatten(-2)], dim=-1)
+        (scale, shift), (scale_bias, shift_bias) = weight.chunk(2), bias.chunk(2)
+        own = torch.cat([layer.bias for layer in self.layers])
+        factor_bias = 1 + scale_bias
+        return torch.cat([scale, torch.addcmul(shift, own.unsqueeze(1), scale)]), torch.cat(
+            [factor_bias, torch.addcmul(shift_bias, own, factor_bias)]
+        )
 
-    def forward(self, product: Tensor, settled: Tensor, weight: Tensor) -> Tensor:
-        """The first layer's product (K, B, *Q, width), without its known part -> (B, *Q, out_channels), blended."""
-        scales, shifts = (part.split(self.width, dim=-1) for part in settled.chunk(2, dim=-1))
-        x = torch.addcmul(shifts[0], product, scales[0]).relu_()
-        for layer, scale, shift in zip(self.layers[1:], scales[1:], shifts[1:]):
-            x = torch.addcmul(shift, F.linear(x, layer.weight), scale).relu_()
+    def forward(self, product: Tensor, modulation: Tensor, weight: Tensor) -> Tensor:
+        """The first layer's product (K, B, *Q, width), without its bias -> (B, *Q, out_channels), blended."""
+        factors, shifts = (part.split(self.width, dim=-1) for part in modulation.chunk(2, dim=-1))
+        x = torch.addcmul(shifts[0], product, factors[0]).relu_()
+        for layer, factor, shift in zip(self.layers[1:], factors[1:], shifts[1:]):
+            x = torch.addcmul(shift, F.linear(x, layer.weight), factor).relu_()
         return self.last(blend(x, weight))  # the last layer is linear, and the weights sum to 1
+
+    def of_blocks(self, x: Tensor, modulation: Tensor, first: int) -> Tensor:
+        """The layers from number ``first`` on, of blocks of positions: (*codes, R, C, width) -> (*codes, R, C, out).
+
+        ``modulation`` (*codes, modulations). The result is not blended.
+        """
+        codes, positions = x.shape[:-3], x.shape[-3:-1]
+        x = x.reshape(-1, positions.numel(), self.width)
+        factors, shifts = (
+            part.reshape(len(x), -1, 1, self.width)[:, first:].unbind(1) for part in modulation.chunk(2, dim=-1)
+        )
+        layers = self.layers[first:]
+        if x.shape[1] < _MANY:
+            for layer, factor, shift in zip(layers, factors, shifts):
+                x = torch.addcmul(shift, F.linear(x, layer.weight), factor).relu_()
+            return self.last(x).view(*codes, *positions, -1)
+        # One matrix product for each code: the factors multiply its weights, and as relu(y + t) = max(y, -t) + t, each
+        # shift t can be added later, once per code, by the next layer's shift.
+        pending: Tensor | None = None
+        for layer, factor, shift in zip(layers, factors, shifts):
+            weight = layer.weight.t() * factor
+            pending = shift if pending is None else torch.baddbmm(shift, pending, weight)
+            x = torch.bmm(x, weight)
+            torch.maximum(x, -pending, out=x)
+        last = self.last.bias if pending is None else self.last(pending)
+        return (F.linear(x, self.last.weight) + last).view(*codes, *positions, -1)
 
 
 @frozen
@@ -70,6 +98,7 @@ class LMLIIF(nn.Module):
     needs = frozenset({"coordinate"})
     num_statistics = 0
     radius = 0
+    block_positions = 32768
 
     def __init__(
         self,
@@ -89,24 +118,48 @@ class LMLIIF(nn.Module):
         self.latent: Any = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
-        first, width = self.latent[0], self.render.width
-        x = as_rows(field.linear(first.weight[:, : self.in_channels], first.bias))
+        """Of each code: its modulations, then what the first layer's product has from the code and the cell."""
+        modulations, width = self.render.modulations, self.render.width
+        *hidden, last = ((layer.weight, layer.bias) for layer in self.latent)
+        entry = self.render.layers[0].weight
+        known = entry[:, :width] @ last[0][modulations:], entry[:, :width] @ last[1][modulations:]
+        folded = self.render.folded(last[0][:modulations], last[1][:modulations])
+        first, *others = *hidden, tuple(torch.cat(parts) for parts in zip(folded, known))
+        numbers = as_rows(field.linear(first[0][:, : self.in_channels], first[1]))
         if self.scale_dependent:
-            x = x + F.linear(image_conditions["cell"], first.weight[:, self.in_channels :]).unsqueeze(1)
-        for layer in self.latent[1:]:
-            x = layer(x.relu())
-        code, entry = x[..., -width:], self.render.layers[0].weight
-        known = F.linear(code, entry[:, :width])
+            numbers += self._of_cell(image_conditions["cell"], first[0])
+        for weight, bias in others:
+            numbers = F.linear(numbers.relu_(), weight, bias)
         if self.scale_dependent:
-            known = known + F.linear(image_conditions["cell"], entry[:, -2:]).unsqueeze(1)
-        return {"modulation": self.render.settled(x[..., :-width], known)}
+            numbers[..., modulations:] += self._of_cell(image_conditions["cell"], entry)
+        return {"numbers": numbers}
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
-        modulation = gather(maps["modulation"], sites.index)
+        numbers = gather(maps["numbers"], sites.index)
+        modulation, known = numbers.split([self.render.modulations, self.render.width], dim=-1)
+        with torch.autocast(numbers.device.type, enabled=False):
+            product = F.linear(conditions["coordinate"], self._entry_of_offset()) + known
+        return self.render(product.to(numbers.dtype), modulation, sites.weight)
+
+    def decode_block(self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        modulation, known = maps["numbers"].split([self.render.modulations, self.render.width], dim=-1)
+        factors, shifts = (part[..., : self.render.width].unsqueeze(3) for part in modulation.chunk(2, dim=-1))
+        with torch.autocast(known.device.type, enabled=False):
+            y, x = self._entry_of_offset().unbind(1)
+            down = torch.addcmul(shifts, known.unsqueeze(3) + (rows.unsqueeze(-1) * y).unsqueeze(1), factors)
+            across = columns.unsqueeze(-1) * x * factors
+            hidden = (down.unsqueeze(4) + across.unsqueeze(3)).relu_()
+        return self.render.of_blocks(hidden.to(known.dtype), modulation, first=1)
+
+    def _of_cell(self, cell: Tensor, weight: Tensor) -> Tensor:
+        """(B or 1, 1, D), float32: the part of a linear layer that reads the cell, its last two inputs."""
+        with torch.autocast(cell.device.type, enabled=False):
+            return F.linear(cell, weight[:, -2:].float()).unsqueeze(1)
+
+    def _entry_of_offset(self) -> Tensor:
+        """(width, 2), float32: the part of the first layer that reads the offset."""
         width = self.render.width
-        with torch.autocast(modulation.device.type, enabled=False):
-            product = F.linear(conditions["coordinate"], self.render.layers[0].weight[:, width : width + 2].float())
-        return self.render(product.to(modulation.dtype), modulation, sites.weight)
+        return self.render.layers[0].weight[:, width : width + 2].float()
 
 
 @frozen
@@ -128,6 +181,7 @@ class LMLTE(nn.Module):
     needs = frozenset({"coordinate", "cell"})
     num_statistics = 0
     scale_dependent = True
+    block_positions = 65536
     radius = 1  # of the 3x3 convolutions in ``prepare``
 
     def __init__(
@@ -150,17 +204,33 @@ class LMLTE(nn.Module):
         phase = phases(image_conditions["cell"], self.phase.weight).unsqueeze(1)
         x = fourier_features(as_rows(self.coefficient(codes)), as_rows(frequency), phase.new_ones(2), phase)
         for layer in self.latent[:-1]:
-            x = layer(x).relu()
-        *modulation, amplitude, frequency = self.latent[-1](x).split(self.render.width, dim=-1)
-        waves = torch.cat([amplitude, y_then_x(frequency, dim=-1)], dim=-1)
-        return {"modulation": self.render.settled(torch.cat(modulation, dim=-1)), "waves": waves}
+            x = layer(x).relu_()
+        last, modulations = self.latent[-1], self.render.modulations
+        folded = self.render.folded(last.weight[:modulations], last.bias[:modulations])
+        amplitude, wave = (
+            slice(modulations + i * self.render.width, modulations + (i + 1) * self.render.width) for i in (0, 1)
+        )
+        weight, bias = (
+            torch.cat([own, values[amplitude], y_then_x(values[wave])])
+            for own, values in zip(folded, (last.weight, last.bias))
+        )
+        return {"numbers": F.linear(x, weight, bias)}
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
-        modulation, waves = (gather(maps[name], sites.index) for name in ("modulation", "waves"))
+        modulation, amplitude, frequency = self._parts(gather(maps["numbers"], sites.index))
         phase = phases(conditions["cell"], self.render_phase.weight)
-        amplitude, frequency = waves.chunk(2, dim=-1)
         x = fourier_features(amplitude, frequency, conditions["coordinate"], phase)
         return self.render(F.linear(x, self.render.layers[0].weight), modulation, sites.weight)
+
+    def decode_block(self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        modulation, amplitude, frequency = self._parts(maps["numbers"])
+        phase = phases(conditions["cell"], self.render_phase.weight)
+        return self.render.of_blocks(fourier_block(amplitude, frequency, rows, columns, phase), modulation, first=0)
+
+    def _parts(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        """A code's modulations, and the amplitudes and frequencies of its waves, all of y before all of x."""
+        width = self.render.width
+        return numbers.split([self.render.modulations, width, width], dim=-1)
 
 
 def _tables(arguments: dict, encoder: dict, decoder: dict) -> dict:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
-from liif_core.nn import expect_conditions, fourier_features, fused_linear, phases, y_then_x
+from liif_core.nn import expect_conditions, fourier_block, fourier_features, fused_linear, phases, y_then_x
 
 
 def even(instance: object, attribute: object, value: int) -> None:
@@ -37,6 +37,7 @@ class LTE(nn.Module):
     num_statistics = 0
     scale_dependent = False
     radius = 1  # of the 3x3 convolutions in ``prepare``
+    block_positions = 8192
 
     def __init__(
         self, options: LTEOptions, in_channels: int, out_channels: int, conditions: Mapping[str, int], neighbours: int
@@ -62,6 +63,13 @@ class LTE(nn.Module):
         for layer in self.layers[:-1]:
             hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
         return self.layers[-1](blend(hidden, sites.weight))  # the last layer is linear, and the weights sum to 1
+
+    def decode_block(self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        phase = phases(conditions["cell"], self.phase.weight)
+        hidden = fourier_block(maps["coefficient"], maps["frequency"], rows, columns, phase)
+        for layer in self.layers[:-1]:
+            hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
+        return self.layers[-1](hidden)
 
 
 def _table(encoder: dict, channels: int, width: int, hidden: list[int]) -> dict:

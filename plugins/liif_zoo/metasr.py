@@ -14,7 +14,20 @@ from attrs import frozen
 from attrs.validators import ge
 from torch import Tensor, nn
 
-from liif_core import Component, Importer, LatentField, Maps, Query, Sites, as_rows, blend, gather, hookimpl, option
+from liif_core import (
+    AxisSites,
+    Component,
+    Importer,
+    LatentField,
+    Maps,
+    Query,
+    Sites,
+    as_rows,
+    blend,
+    gather,
+    hookimpl,
+    option,
+)
 from liif_core.importing import renamed, take_encoder
 from liif_core.nn import expect_conditions, nearest_code
 
@@ -40,6 +53,18 @@ class CornerSampling(nn.Module):
             offset = torch.stack(torch.broadcast_tensors(down, across), dim=-1)
             return Sites(index.unsqueeze(0), offset.unsqueeze(0), torch.ones_like(offset[..., 0]).unsqueeze(0))
 
+    def axes(self, query: Query, grid: tuple[int, int]) -> tuple[AxisSites, AxisSites]:
+        assert query.axes is not None
+        with torch.autocast(query.cell.device.type, enabled=False):
+            rows, columns = (
+                AxisSites(*(part.unsqueeze(0) for part in self._axis(axis, cell.to(axis.device), codes)))
+                for axis, cell, codes in zip(query.axes, query.cell.flatten(), grid)
+            )
+        return rows, columns
+
+    def weights(self, rows: AxisSites, columns: AxisSites) -> Tensor:
+        return rows.offset.new_ones(1, rows.offset.shape[1], columns.offset.shape[1])
+
     def _axis(self, place: Tensor, cell: Tensor, codes: int) -> tuple[Tensor, Tensor]:
         """Index and offset of the code along one axis."""
         corner = place - cell.clamp(max=4 / codes) / 2
@@ -61,6 +86,7 @@ class MetaSR(nn.Module):
     num_statistics = 0
     scale_dependent = False
     radius = 0
+    block_positions = 8192
 
     def __init__(
         self,
@@ -93,6 +119,21 @@ class MetaSR(nn.Module):
             .expand(*product.shape[:-1], hidden)
         )
         return blend((weight @ x.unsqueeze(-1)).squeeze(-1) + bias, sites.weight)
+
+    def decode_block(self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        _, channels, hidden = self.sizes
+        product, cell = maps["product"], conditions["cell"]
+        weight, bias = product[..., :-channels].unflatten(-1, (channels, hidden)), product[..., -channels:]
+        with torch.autocast(cell.device.type, enabled=False):  # the first layer of ``_hidden``, along each axis
+            entry, half = self.first.weight.float(), cell / 2
+            down, across = (
+                ((offset - half[:, axis, None, None] + 1) / 2).unsqueeze(-1) * entry[:, axis]
+                for axis, offset in enumerate((rows, columns))
+            )
+            down = down + (half[:, :1] * entry[:, 2] + self.first.bias.float())[:, None, None]
+            x = F.relu(down[:, :, None, :, None] + across[:, None, :, None])  # (B or 1, h, w, R, C, hidden)
+        colors = x.flatten(3, 4).to(product.dtype) @ weight.mT + bias.unsqueeze(3)
+        return colors.unflatten(3, (rows.shape[1], columns.shape[1]))
 
     def _hidden(self, offset: Tensor, cell: Tensor) -> Tensor:
         """(K, B or 1, *Q, hidden). The offset is between the top left corners of the feature cell and of the pixel."""

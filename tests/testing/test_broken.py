@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from parts import (
     GOOD,
     Attention,
+    BlockDecoder,
     CellCondition,
     CellDecoder,
     Conditioning,
@@ -17,9 +18,11 @@ from parts import (
     Features,
     Field,
     FineFeatures,
+    GridSampling,
     Halves,
     Model,
     ModelImage,
+    Offset,
     Patches,
     Sampling,
     StatisticsDecoder,
@@ -31,7 +34,7 @@ from parts import (
 )
 from torch import nn
 
-from liif_core import Component, Query, Sites, TilePlacement, as_rows, blend, gather
+from liif_core import AxisSites, Component, Query, Sites, TilePlacement, as_rows, blend, gather
 from liif_core.testing import CHECKS, ContractWarning, EncoderContract, common
 from liif_core.testing.reference import reference_sites
 
@@ -410,6 +413,26 @@ class OtherGrids(Altered):
         return sites.index, sites.offset, sites.weight if query.axes is None else flat
 
 
+@broken("sampling", "grid_axes")
+class OtherAxes(GridSampling):
+    """Columns are one code to the right of where single queries read."""
+
+    def axes(self, query, grid):
+        rows, columns = super().axes(query, grid)
+        return rows, AxisSites((columns.index + 1).clamp(max=grid[1] - 1), columns.offset)
+
+
+@broken("sampling", "grid_axes")
+class NoWeights(GridSampling):
+    weights = None
+
+
+@broken("sampling", "grid_axes")
+class OtherWeights(GridSampling):
+    def weights(self, rows, columns):
+        return super().weights(rows, columns) * 0.9
+
+
 @broken("sampling", "autocast")
 class HalfWeights(Altered):
     def alter(self, query, grid, sites):
@@ -468,6 +491,12 @@ class ManyValues(CellCondition):
 class DependsOnSites(CellCondition):
     def forward(self, query, sites, grid):
         return super().forward(query, sites, grid) + sites.weight.max()
+
+
+@broken("conditioning", "scope")
+class CallsItselfOffset(Offset):
+    def forward(self, query, sites, grid):
+        return sites.offset * 0.5
 
 
 @broken("conditioning", "finite")
@@ -567,6 +596,22 @@ class AlwaysColor(Decoder):
 class DetectsGrids(Decoder):
     def decode(self, maps, sites, conditions):
         return super().decode(maps, sites, conditions) + 0.1 * sites.index.ndim
+
+
+@broken("decoder", "decode_block")
+class MovesRows(BlockDecoder):
+    def decode_block(self, maps, rows, columns, conditions):
+        return super().decode_block(maps, rows + 0.1, columns, conditions)
+
+
+@broken("decoder", "decode_block")
+class NoBlockSize(BlockDecoder):
+    block_positions = None
+
+
+@broken("decoder", "decode_block")
+class BlocksOfAllQueries(BlockDecoder, StatisticsDecoder):
+    pass
 
 
 @broken("decoder", "independent")
