@@ -10,8 +10,9 @@ from torch import Tensor
 
 from liif_core.model.continuous import QUERY_CHUNK, ContinuousImage, RunningMean, Statistics, TilePlacement
 from liif_core.model.frame import Frame
+from liif_core.model.gathering import as_rows, blend, gather
 from liif_core.model.interpolation import pixels_around
-from liif_core.model.protocols import GlobalDecoder, Known, LatentField, Maps, Query, Sites, as_rows, blend, gather
+from liif_core.model.protocols import GlobalDecoder, Known, LatentField, Maps, Query, Sites
 from liif_core.shapes import Float, Int
 from liif_core.sizes import Size
 

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
-from liif_core.nn import expect_conditions, fourier_features, phases, y_then_x
+from liif_core.nn import (
+    expect_conditions,
+    float32_linear,
+    fourier_features,
+    fused_linear,
+    linear,
+    phases,
+    y_then_x,
+)
 from liif_zoo.lte import even
 
 
@@ -49,7 +57,8 @@ class ModulatedMLP(nn.Module):
         x = torch.addcmul(shifts[0], product, scales[0]).relu_()
         for layer, scale, shift in zip(self.layers[1:], scales[1:], shifts[1:]):
             x = torch.addcmul(shift, F.linear(x, layer.weight), scale).relu_()
-        return self.last(blend(x, weight))  # the last layer is linear, and the weights sum to 1
+        # the last layer is linear, and the weights sum to 1
+        return float32_linear(blend(x, weight), self.last.weight, self.last.bias)
 
 
 @frozen
@@ -94,7 +103,7 @@ class LMLIIF(nn.Module):
         if self.scale_dependent:
             x = x + F.linear(image_conditions["cell"], first.weight[:, self.in_channels :]).unsqueeze(1)
         for layer in self.latent[1:]:
-            x = layer(x.relu())
+            x = linear(x.relu(), layer.weight, layer.bias)
         code, entry = x[..., -width:], self.render.layers[0].weight
         known = F.linear(code, entry[:, :width])
         if self.scale_dependent:
@@ -150,8 +159,9 @@ class LMLTE(nn.Module):
         phase = phases(image_conditions["cell"], self.phase.weight).unsqueeze(1)
         x = fourier_features(as_rows(self.coefficient(codes)), as_rows(frequency), phase.new_ones(2), phase)
         for layer in self.latent[:-1]:
-            x = layer(x).relu()
-        *modulation, amplitude, frequency = self.latent[-1](x).split(self.render.width, dim=-1)
+            x = fused_linear(x, layer.weight, layer.bias, "relu")
+        x = linear(x, self.latent[-1].weight, self.latent[-1].bias)
+        *modulation, amplitude, frequency = x.split(self.render.width, dim=-1)
         waves = torch.cat([amplitude, y_then_x(frequency, dim=-1)], dim=-1)
         return {"modulation": self.render.settled(torch.cat(modulation, dim=-1)), "waves": waves}
 
