@@ -90,7 +90,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, then: Activation = 
 
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """a @ b.T by the faster library."""
-    return _product(a, b, None) if onednn_is_faster() else a @ b.t()
+    return _onednn(a, b) if onednn_is_faster() else _blas(a, b)
 
 
 class _Linear(torch.autograd.Function):
@@ -122,28 +122,40 @@ class _Linear(torch.autograd.Function):
 def onednn_is_faster() -> bool:
     """Whether oneDNN computes the products of a linear layer clearly faster than torch's BLAS library on this machine.
 
-    It is measured once per process, at the first layer that is trained, in about 50 ms: a layer of 256 by 256 with its
+    It is measured once per process, at the first layer that is trained, in about 100 ms: a layer of 256 by 256 with its
     gradients, by each library in turn. BLAS is kept unless oneDNN takes less than 1 / 1.3 of its time, as MKL does on
-    CPUs it was not made for, so that noise does not change the library, and so the rounding, from run to run.
+    CPUs it was not made for. So that neither noise nor other processes change the library, and with it the rounding,
+    from run to run, one thread's own time counts.
     """
-    x, weight = torch.ones(2304, 256), torch.ones(256, 256)
+    threads, x, weight = torch.get_num_threads(), torch.ones(2304, 256), torch.ones(256, 256)
     best = {"BLAS": float("inf"), "oneDNN": float("inf")}
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        for _ in range(8):
-            for name in best:
-                multiply = _product_of if name == "oneDNN" else _blas
-                start = time.perf_counter()
-                multiply(x, weight)
-                multiply(x, weight.t())
-                multiply(x.t(), x.t())
-                best[name] = min(best[name], time.perf_counter() - start)
+    try:
+        torch.set_num_threads(1)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            for _ in range(5):
+                for name, multiply in (("BLAS", _blas), ("oneDNN", _onednn)):
+                    start = _clock()
+                    multiply(x, weight)
+                    multiply(x, weight.t())
+                    multiply(x.t(), x.t())
+                    best[name] = min(best[name], _clock() - start)
+    finally:
+        torch.set_num_threads(threads)
     faster = best["oneDNN"] * _CLEARLY < best["BLAS"]
-    rates = ", ".join(f"{name} {6 * 2304 * 256**2 / seconds / 1e9:.0f} GFLOP/s" for name, seconds in best.items())
-    _log.info("linear layers in training use %s: %s", "oneDNN" if faster else "BLAS", rates)
+    rates = ", ".join(f"{name} {_OPERATIONS / max(seconds, 1e-9) / 1e9:.0f}" for name, seconds in best.items())
+    _log.info("linear layers in training use %s; GFLOP/s per core: %s", "oneDNN" if faster else "BLAS", rates)
     return faster
 
 
-def _product_of(a: Tensor, b: Tensor) -> Tensor:
+_OPERATIONS = 3 * 2 * 2304 * 256**2  # of the layer that is measured
+
+
+def _clock() -> float:
+    """Seconds of this thread, or of the clock on the wall where threads are timed coarsely (Windows)."""
+    return time.thread_time() if time.get_clock_info("thread_time").resolution < 1e-4 else time.perf_counter()
+
+
+def _onednn(a: Tensor, b: Tensor) -> Tensor:
     return _product(a, b, None)
 
 
