@@ -16,6 +16,9 @@ from .experiment.toml_file import load_experiment as load_experiment
 from .model.continuous import ContinuousImage as ContinuousImage
 from .model.continuous import ContinuousModel as ContinuousModel
 from .model.continuous import TilePlacement as TilePlacement
+from .model.gathering import as_rows as as_rows
+from .model.gathering import blend as blend
+from .model.gathering import gather as gather
 from .model.geometry import make_coord as make_coord
 from .model.geometry import to_pixel_samples as to_pixel_samples
 from .model.protocols import AxisSites as AxisSites
@@ -32,9 +35,6 @@ from .model.protocols import Maps as Maps
 from .model.protocols import Query as Query
 from .model.protocols import Sampling as Sampling
 from .model.protocols import Sites as Sites
-from .model.protocols import as_rows as as_rows
-from .model.protocols import blend as blend
-from .model.protocols import gather as gather
 from .model.tile_plan import TilePlan as TilePlan
 from .model.tile_plan import plan_tiles as plan_tiles
 from .model.tiling import render_bands as render_bands

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from liif_core.model.continuous import QUERY_CHUNK, ContinuousImage, RunningMean, Statistics, TilePlacement
 from liif_core.model.frame import Frame
+from liif_core.model.gathering import as_rows, blend, gather
 from liif_core.model.grid_decoding import GridDecoding
 from liif_core.model.grid_plan import plan_axis
 from liif_core.model.interpolation import pixels_along, pixels_around
@@ -22,9 +23,6 @@ from liif_core.model.protocols import (
     Maps,
     Query,
     Sites,
-    as_rows,
-    blend,
-    gather,
 )
 from liif_core.model.threads import on_threads
 from liif_core.shapes import Float, Int

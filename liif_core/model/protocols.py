@@ -254,29 +254,3 @@ class BlockDecoder(Decoder, Protocol):
         code, in feature-cell units. ``conditions``: those of scope "image", by name, each (B or 1, channels).
         """
         ...
-
-
-def as_rows(maps: Float[Tensor, "B D h w"]) -> Float[Tensor, "B codes D"]:
-    """(B, D, h, w) -> (B, h * w, D), the layout that ``gather`` reads; without a copy if the map is channels-last."""
-    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, maps.shape[1])
-
-
-def gather(rows: Float[Tensor, "B codes D"], index: Int[Tensor, "K b *Q"]) -> Float[Tensor, "K B *Q D"]:
-    """The rows of ``as_rows`` at the given indices."""
-    batch, codes, width = rows.shape
-    index = index.expand(index.shape[0], batch, *index.shape[2:])
-    if batch > 1:
-        first = torch.arange(0, batch * codes, codes, device=index.device)
-        index = index + first.view(1, batch, *[1] * (index.ndim - 2))
-    return rows.reshape(-1, width).index_select(0, index.reshape(-1)).reshape(*index.shape, width)
-
-
-def blend(values: Float[Tensor, "K B *Q D"], weight: Float[Tensor, "K b *Q"]) -> Float[Tensor, "B *Q D"]:
-    """The weighted sum over the K neighbours."""
-    if len(values) == 1:
-        return values[0]  # a single weight is 1
-    weight = weight.unsqueeze(-1).to(values.dtype)
-    result = values[0] * weight[0]
-    for value, its in zip(values[1:], weight[1:]):  # one by one: no second tensor as large as all of them
-        result = torch.addcmul(result, value, its)
-    return result

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from liif_core.experiment.schema import TrainSpec
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast
 
+PART_QUERIES = 2304  # in a part of a batch on a CPU, if it has several images: one image of the LIIF paper's training
 INPUTS = ("image", "coord", "cell", "target")  # what a batch must have
 
 
@@ -35,16 +37,19 @@ class Optimization:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def gradients(self, batch: Mapping[str, Tensor], seed: int) -> float:
-        """Compute the gradients of a batch, in ``spec.accumulate`` parts; returns the loss.
+        """Compute the gradients of a batch, in ``spec.accumulate`` parts or more; returns the loss.
 
-        ``seed`` is for components that draw random numbers, such as dropout.
+        ``seed`` is for components that draw random numbers, such as dropout; the parts draw one after the other. On a
+        CPU, a part has one image, or a few where an image has few queries: a part's values then fit in its caches, and
+        memory does not grow with the batch. Gradients are those of the whole batch up to rounding. Batch normalization
+        takes its statistics over a part, so that it gets the parts that ``spec.accumulate`` asks for.
         """
         torch.manual_seed(seed)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         count = len(batch["image"])
-        for part in torch.arange(count).tensor_split(min(self.spec.accumulate, count)):
+        for part in torch.arange(count).tensor_split(self._parts(count, batch["coord"].shape[1])):
             chosen = slice(int(part[0]), int(part[-1]) + 1)
             with autocast(self.device, self.precision):
                 colors = self.model(*(batch[name][chosen] for name in ("image", "coord", "cell")))
@@ -52,6 +57,13 @@ class Optimization:
             self.scaler.scale(loss).backward()
             total += loss.item()
         return total
+
+    def _parts(self, count: int, queries: int) -> int:
+        """In how many parts a batch of ``count`` images is computed."""
+        asked = min(self.spec.accumulate, count)
+        if self.device.type != "cpu" or any(isinstance(module, _BatchNorm) for module in self.model.modules()):
+            return asked
+        return max(asked, -(-count // max(1, PART_QUERIES // queries)))
 
     def update(self, lr: float) -> None:
         """Change the weights by the gradients, and the average with them.

@@ -27,7 +27,7 @@ from liif_core import (
     option,
 )
 from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
-from liif_core.nn import fused_linear
+from liif_core.nn import float32_linear, fused_linear
 
 
 @frozen
@@ -73,7 +73,7 @@ class MLP(nn.Module):
         hidden = hidden.relu_()
         for layer in self.layers[1:-1]:
             hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
-        return self.layers[-1](blend(hidden, sites.weight))
+        return float32_linear(blend(hidden, sites.weight), self.layers[-1].weight, self.layers[-1].bias)
 
     def _with_conditions(self, hidden: Tensor, given: Tensor) -> Tensor:
         """``hidden`` plus the first layer's part that reads the conditions, in float32 under autocast too."""

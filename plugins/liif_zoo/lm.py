@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
-from liif_core.nn import expect_conditions, fourier_block, fourier_features, phases, y_then_x
+from liif_core.nn import (
+    expect_conditions,
+    float32_linear,
+    fourier_block,
+    fourier_features,
+    fused_linear,
+    linear,
+    phases,
+    y_then_x,
+)
 from liif_zoo.lte import even
 
 _MANY = 40  # positions of a code from which on one matrix product for each code is faster
@@ -51,7 +60,8 @@ class ModulatedMLP(nn.Module):
         x = torch.addcmul(shifts[0], product, factors[0]).relu_()
         for layer, factor, shift in zip(self.layers[1:], factors[1:], shifts[1:]):
             x = torch.addcmul(shift, F.linear(x, layer.weight), factor).relu_()
-        return self.last(blend(x, weight))  # the last layer is linear, and the weights sum to 1
+        # the last layer is linear, and the weights sum to 1
+        return float32_linear(blend(x, weight), self.last.weight, self.last.bias)
 
     def of_blocks(self, x: Tensor, modulation: Tensor, first: int) -> Tensor:
         """The layers from number ``first`` on, of blocks of positions: (*codes, R, C, width) -> (*codes, R, C, out).
@@ -129,7 +139,7 @@ class LMLIIF(nn.Module):
         if self.scale_dependent:
             numbers += self._of_cell(image_conditions["cell"], first[0])
         for weight, bias in others:
-            numbers = F.linear(numbers.relu_(), weight, bias)
+            numbers = linear(numbers.relu_(), weight, bias)
         if self.scale_dependent:
             numbers[..., modulations:] += self._of_cell(image_conditions["cell"], entry)
         return {"numbers": numbers}
@@ -204,7 +214,7 @@ class LMLTE(nn.Module):
         phase = phases(image_conditions["cell"], self.phase.weight).unsqueeze(1)
         x = fourier_features(as_rows(self.coefficient(codes)), as_rows(frequency), phase.new_ones(2), phase)
         for layer in self.latent[:-1]:
-            x = layer(x).relu_()
+            x = fused_linear(x, layer.weight, layer.bias, "relu")
         last, modulations = self.latent[-1], self.render.modulations
         folded = self.render.folded(last.weight[:modulations], last.bias[:modulations])
         amplitude, wave = (
@@ -214,7 +224,7 @@ class LMLTE(nn.Module):
             torch.cat([own, values[amplitude], y_then_x(values[wave])])
             for own, values in zip(folded, (last.weight, last.bias))
         )
-        return {"numbers": F.linear(x, weight, bias)}
+        return {"numbers": linear(x, weight, bias)}
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         modulation, amplitude, frequency = self._parts(gather(maps["numbers"], sites.index))

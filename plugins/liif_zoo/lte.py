@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import mlp_names, mlp_widths, renamed, take_encoder
-from liif_core.nn import expect_conditions, fourier_block, fourier_features, fused_linear, phases, y_then_x
+from liif_core.nn import (
+    expect_conditions,
+    float32_linear,
+    fourier_block,
+    fourier_features,
+    fused_linear,
+    phases,
+    y_then_x,
+)
 
 
 def even(instance: object, attribute: object, value: int) -> None:
@@ -62,14 +70,15 @@ class LTE(nn.Module):
         hidden = fourier_features(coefficient, frequency, conditions["coordinate"], phase)
         for layer in self.layers[:-1]:
             hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
-        return self.layers[-1](blend(hidden, sites.weight))  # the last layer is linear, and the weights sum to 1
+        # the last layer is linear, and the weights sum to 1
+        return float32_linear(blend(hidden, sites.weight), self.layers[-1].weight, self.layers[-1].bias)
 
     def decode_block(self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         phase = phases(conditions["cell"], self.phase.weight)
         hidden = fourier_block(maps["coefficient"], maps["frequency"], rows, columns, phase)
         for layer in self.layers[:-1]:
             hidden = fused_linear(hidden, layer.weight, layer.bias, "relu")
-        return self.layers[-1](hidden)
+        return float32_linear(hidden, self.layers[-1].weight, self.layers[-1].bias)
 
 
 def _table(encoder: dict, channels: int, width: int, hidden: list[int]) -> dict:

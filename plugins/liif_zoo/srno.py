@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, Known, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.importing import renamed, take_encoder, taken
-from liif_core.nn import expect_conditions, fused_linear
+from liif_core.nn import expect_conditions, float32_linear, fused_linear
 
 
 @frozen
@@ -126,7 +126,7 @@ class SRNO(nn.Module):
         for number, block in enumerate(self.blocks):
             x = block(x, known[number] if number < len(known) else block.layer_of(block.statistic(x)))
         hidden = fused_linear(x, self.first.weight, self.first.bias, "gelu")
-        return self.last(hidden).unflatten(1, entered.shape[1:-1])
+        return float32_linear(hidden, self.last.weight, self.last.bias).unflatten(1, entered.shape[1:-1])
 
     def _entered(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
         """(B, *Q, width): the first layer of the neighbours' offsets, their codes times their weights, and the cell."""

@@ -81,11 +81,6 @@ def test_blend_is_the_weighted_sum(batch, neighbours):
     torch.testing.assert_close(blend(values, weight), expected, rtol=0, atol=1e-6)
 
 
-def test_blend_keeps_the_values_type():
-    values, weight = torch.rand(4, 1, 5, 2).bfloat16(), torch.full((4, 1, 5), 0.25)
-    assert blend(values, weight).dtype == torch.bfloat16
-
-
 def test_as_rows_is_free_where_the_map_is_channels_last():
     maps = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     assert as_rows(maps).data_ptr() == maps.data_ptr()

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import TypeCheckError
 
 from liif_core.model.composed import ComposedModel
-from liif_core.model.protocols import Query, as_rows, blend, gather
+from liif_core.model.gathering import as_rows, blend, gather
+from liif_core.model.protocols import Query
 from liif_core.testing.reference import ReferenceField
 
 

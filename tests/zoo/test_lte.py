@@ -126,7 +126,7 @@ def test_angles_are_of_single_precision_always():
 
 def test_the_phase_is_of_single_precision_under_autocast(registry):
     """With weights that make an angle of thousands of turns of it."""
-    model = composed(registry, random(1, 5, 4, 5), channels=8, hidden=[])
+    model = composed(registry, random(1, 5, 4, 5), channels=8, hidden=[16])
     model.decoder.requires_grad_(False).phase.weight.mul_(1000)
     picture = model.encode(torch.zeros(1, 3, 4, 5))
     coord, cell = torch.rand(1, 40, 2) * 2 - 1, torch.rand(1, 40, 2)
