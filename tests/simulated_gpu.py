@@ -24,16 +24,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
-WAITING = {
-    "_local_scalar_dense",
-    "nonzero",
-    "masked_select",
-    "equal",
-    "allclose",
-    "_unique2",
-    "unique_dim",
-    "bincount",
-    "is_nonzero",
+WAITING = {  # operations whose result, or its size, the host reads
+    "_local_scalar_dense": "item",
+    "nonzero": "nonzero",
+    "masked_select": "masked_select",
+    "equal": "equal",
+    "allclose": "allclose",
+    "_unique2": "unique",
+    "unique_dim": "unique",
+    "bincount": "bincount",
 }
 FROM_PYTHON = {"tensor", "as_tensor", "asarray", "new_tensor"}  # factories that copy numbers from the host
 
