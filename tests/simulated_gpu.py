@@ -158,6 +158,11 @@ class _Kernels(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         gpu, kwargs = self.gpu, kwargs or {}
+        if torch.is_inference_mode_enabled():  # operations that consist of others arrive here undivided
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         name = func.overloadpacket.__name__
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         here = [t in gpu.resident for t in tensors]
@@ -232,7 +237,8 @@ class _Python(TorchFunctionMode):
         inherited = any(isinstance(leaf, Tensor) and leaf in gpu.resident for leaf in tree_leaves((args, kwargs)))
         if name in FROM_PYTHON and (inherited if place is None else place):
             gpu.wait("copy to the GPU")
-            place = True
+            made = self._called(lambda: func(*args, **kwargs), False, False)
+            return self._called(made.clone, True, False)
         result = self._called(lambda: func(*args, **kwargs), place, inherited)
         return self._pinned(result) if pin else result
 

@@ -13,7 +13,16 @@ def test_devices_of_tensors():
     with SimulatedGPU() as gpu:
         x = torch.ones(3, device="cuda")
         assert x.device == CUDA and x.is_cuda and not x.is_cpu
-        for made in (x + 1, x[1:], x.view(3, 1), x.new_zeros(2), torch.zeros_like(x), x.clone(), torch.cat([x, x])):
+        for made in (
+            x + 1,
+            x[1:],
+            x.view(3, 1),
+            x.new_zeros(2),
+            torch.zeros_like(x),
+            x.clone(),
+            torch.cat([x, x]),
+            x.new_tensor([1]),
+        ):
             assert made.device == CUDA
         for other in (
             torch.ones(3),
@@ -25,7 +34,8 @@ def test_devices_of_tensors():
             assert other.device.type == "cpu"
         assert torch.ones(2).to(x).device == torch.ones(2).to("cuda").device == torch.ones(2).cuda().device == CUDA
         assert torch.ones(3, device=x.device).device == CUDA
-        assert len(gpu.waits) == 5
+        assert torch.tensor([1], device=x.device).device == torch.as_tensor([1], device=CUDA).device == CUDA
+        assert len(gpu.waits) == 8
     assert torch.cuda.is_available() or x.device.type == "cpu"
 
 
@@ -43,8 +53,9 @@ def test_devices_of_tensors():
         lambda x, y: nn.Linear(3, 2)(x),
     ],
 )
-def test_operations_on_both_devices_are_refused(mix):
-    with SimulatedGPU(), pytest.raises(RuntimeError, match=r"same device.* at test_simulated_gpu\.py:\d+"):
+@pytest.mark.parametrize("inference", [False, True])
+def test_operations_on_both_devices_are_refused(mix, inference):
+    with SimulatedGPU(), torch.inference_mode(inference), pytest.raises(RuntimeError, match=r"same device.* at test_simulated_gpu\.py:\d+"):
         mix(torch.ones(3, device="cuda"), torch.ones(3))
 
 
@@ -83,16 +94,18 @@ def test_numpy_is_refused():
         (lambda x: torch.cuda.synchronize(), "synchronize"),
     ],
 )
-def test_what_waits_is_counted(wait, kind):
-    with SimulatedGPU() as gpu:
+@pytest.mark.parametrize("inference", [False, True])
+def test_what_waits_is_counted(wait, kind, inference):
+    with SimulatedGPU() as gpu, torch.inference_mode(inference):
         x = torch.ones(3, device="cuda")
         wait(x)
     assert len(gpu.waits) == 1
     assert gpu.waits[0].startswith(f"{kind} at test_simulated_gpu.py:")
 
 
-def test_what_does_not_wait():
-    with SimulatedGPU() as gpu:
+@pytest.mark.parametrize("inference", [False, True])
+def test_what_does_not_wait(inference):
+    with SimulatedGPU() as gpu, torch.inference_mode(inference):
         x = torch.arange(6.0, device="cuda").view(2, 3)
         x[:, 1:].add_(1)
         x.index_select(0, torch.zeros(1, dtype=torch.long, device="cuda")).square().mean().sqrt()
