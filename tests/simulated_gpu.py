@@ -79,6 +79,8 @@ class SimulatedGPU:
         }
         for name, value in stand_ins.items():
             self._stack.enter_context(mock.patch.object(torch.cuda, name, value))
+        recorded = mock.patch.object(torch.Tensor, "record_stream", lambda tensor, stream: self.recorded.add(tensor))
+        self._stack.enter_context(recorded)
         grouped = torch._C._group_tensors_by_device_and_dtype  # it reads devices in C++
 
         def group(lists, with_indices):
@@ -92,7 +94,8 @@ class SimulatedGPU:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
-        self.finish(len(self.copies))
+        if error[0] is None:
+            self.finish(len(self.copies))
 
     def wait(self, kind: str) -> None:
         """Record that the host waits."""
@@ -223,8 +226,6 @@ class _Python(TorchFunctionMode):
                 return self._pinned(tensor.clone())
             if name == "is_pinned":
                 return tensor in gpu.pinned
-            if name == "record_stream":
-                return gpu.recorded.add(tensor)
             if name in ("numpy", "__array__") and here:
                 raise TypeError(f"can't convert cuda:0 device type tensor to numpy, at {_caller()}")
             if name == "tolist" and here:

@@ -55,7 +55,11 @@ def test_devices_of_tensors():
 )
 @pytest.mark.parametrize("inference", [False, True])
 def test_operations_on_both_devices_are_refused(mix, inference):
-    with SimulatedGPU(), torch.inference_mode(inference), pytest.raises(RuntimeError, match=r"same device.* at test_simulated_gpu\.py:\d+"):
+    with (
+        SimulatedGPU(),
+        torch.inference_mode(inference),
+        pytest.raises(RuntimeError, match=r"same device.* at test_simulated_gpu\.py:\d+"),
+    ):
         mix(torch.ones(3, device="cuda"), torch.ones(3))
 
 
