@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from liif_core.data.degrade import build_degradation
 from liif_core.errors import UserError
 from liif_core.experiment.schema import PairedFoldersSource, TrainingData
+from liif_core.model.device import moved
 from liif_core.model.geometry import cell_of, pixel_centers
 from liif_core.sizes import Scale, Size
 
@@ -179,7 +180,15 @@ def batches(
         for samples in loaded:
             if isinstance(samples, UserError):
                 raise samples
-            yield samples if device is None else {k: v.to(device, non_blocking=cuda) for k, v in samples.items()}
+            # what a loader pinned is nobody else's, so that it can be copied without waiting
+            yield (
+                samples
+                if device is None
+                else {
+                    k: v.to(device, non_blocking=True) if cuda and v.is_pinned() else moved(v, device)
+                    for k, v in samples.items()
+                }
+            )
     finally:
         del loaded  # this ends its workers
 

@@ -22,7 +22,7 @@ from liif_core.evaluation.report import Score, comparison_picture
 from liif_core.experiment.schema import EvaluationSet
 from liif_core.files import replacing
 from liif_core.model.continuous import ContinuousModel
-from liif_core.model.device import autocast
+from liif_core.model.device import autocast, moved
 from liif_core.sizes import Scale, Size, low_resolution_size, scaled_size
 
 _SHOWN = 20  # problems of a dataset named one by one
@@ -128,7 +128,9 @@ def evaluate_set(
             for scale, low, target, given in _pairs(images, i, scales):
                 size = target.shape[:2]
                 views = [_as_tensor(image) for image in (low, bicubic(low, size), target)]
-                prediction = _predict(model, views[0].to(device), size, precision, f"{name}: {image_name} at {scale}")
+                prediction = _predict(
+                    model, moved(views[0], torch.device(device)), size, precision, f"{name}: {image_name} at {scale}"
+                )
                 result = _measure(prediction, views[1], views[2], protocol, scale, ssim, given)
                 measured[scale].append(result)
                 wanted = picture is not None and scale == picture_scale

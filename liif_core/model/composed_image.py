@@ -1,8 +1,8 @@
 """The continuous image of a composed model: latent codes, prepared maps, and the decoding of queries."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import evolve
@@ -48,7 +48,7 @@ class ComposedImage(ContinuousImage):
         self.channels = model.channels
         self.device = field.image.device
         self.num_statistics = model.num_statistics
-        self._prepared: tuple[Any, Maps] | None = None
+        self._prepared: tuple[Tensor | None, Maps] | None = None  # the cell, where maps depend on it, and the maps
 
     def query(self, where: Query | Tensor, cell: Tensor | None = None, statistics: Statistics = ()) -> Tensor:
         query = self.as_query(where, cell, len(self.field.image))
@@ -112,15 +112,15 @@ class ComposedImage(ContinuousImage):
         prepared = self._prepared[1].values() if self._prepared else ()
         return sum(tensor.nbytes for tensor in (self.field.image, self.field.features, *prepared))
 
-    def maps(self, cell: Float[Tensor, "b *q 2"]) -> Maps:
+    def maps(self, cell: Float[Tensor, "b *q 2"], known: Float[Tensor, "1 2"] | None = None) -> Maps:
         """What the decoder prepared: once per image, or once per image and cell if it is scale dependent.
 
-        Raises ValueError if it is scale dependent and an image has several cells.
+        ``known`` is ``Query.known_cell``. Raises ValueError if it is scale dependent and an image has several cells.
         """
         scale_dependent = self.model.decoder.scale_dependent
         cell = _one_cell(cell) if scale_dependent else cell
-        key = tuple(cell.flatten().tolist()) if scale_dependent else None
-        if self._prepared is None or self._prepared[0] != key:
+        key = (cell if known is None else known) if scale_dependent else None
+        if self._prepared is None or not _same(self._prepared[0], key):
             conditions = self._image_conditions(cell) if scale_dependent else {}
             self._prepared = key, self.model.decoder.prepare(self.field, conditions)
         return self._prepared[1]
@@ -149,7 +149,7 @@ class ComposedImage(ContinuousImage):
         if self.field.grid != self.frame.grid:  # a tile
             index = _own_index(sites.index, self.frame.grid[1], self.field.grid[1], self.frame.top, self.frame.left)
             sites = evolve(sites, index=index)
-        maps = self.maps(query.cell)
+        maps = self.maps(query.cell, query.known_cell)
         count = self._decoded_at_once(maps)
         in_one = self.device.type != "cpu" or self.num_statistics is None or torch.is_grad_enabled()
         if in_one or math.prod(query.shape) <= count:
@@ -197,10 +197,23 @@ def _in_frame(query: Query, size: Size, frame: Size) -> Query:
     """A query of an image of ``size``, in the coordinates of that image padded to ``frame``."""
     ratio = [side / padded for side, padded in zip(size, frame)]
     y, x = ((place + 1) * share - 1 for place, share in zip(query.places, ratio))
-    cell = query.cell * query.cell.new_tensor(ratio)
+    known = None if query.known_cell is None else _times(query.known_cell, ratio)
+    query = evolve(query, cell=_times(query.cell, ratio), known_cell=known)
     if query.axes is not None:
-        return Query.grid(y.flatten(), x.flatten(), cell.flatten())
-    return Query.points(torch.stack([y, x], dim=-1), cell)
+        return evolve(query, axes=(y.flatten(), x.flatten()))
+    return evolve(query, coord=torch.stack([y, x], dim=-1))
+
+
+def _times(pairs: Float[Tensor, "*any 2"], factors: Sequence[float]) -> Float[Tensor, "*any 2"]:
+    """Pairs (y, x) times a factor for each axis. Factors in a tensor would have to be copied to the device."""
+    return torch.stack([pairs[..., axis] * factor for axis, factor in enumerate(factors)], dim=-1)
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two cells are equal. It waits for a GPU only if both are there."""
+    if one is None or other is None:
+        return one is other
+    return one is other or (one.device == other.device and torch.equal(one, other))
 
 
 def _own_index(index: Int[Tensor, "*any"], width: int, own: int, top: int, left: int) -> Int[Tensor, "*any"]:
@@ -212,7 +225,7 @@ def _own_index(index: Int[Tensor, "*any"], width: int, own: int, top: int, left:
 def _one_cell(cell: Float[Tensor, "b *q 2"]) -> Float[Tensor, "b 2"]:
     """The cell of each image. Raises ValueError if an image has several."""
     cells = cell.reshape(len(cell), -1, 2)
-    if (cells != cells[:, :1]).any():
+    if cells.shape[1] > 1 and (cells != cells[:, :1]).any():
         raise ValueError("cell: this decoder prepares an image for one cell at a time; query one cell per call")
     return cells[:, 0]
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
+from liif_core.model.device import moved
 from liif_core.model.geometry import chunks_of, grid_over_image, region_axes
 from liif_core.model.protocols import Query
 from liif_core.shapes import Float
@@ -36,7 +37,8 @@ class RunningMean:
 
     def add(self, mean: Tensor, count: int) -> None:
         """Add a part of ``count`` elements with the given mean."""
-        total = mean.double().cpu() * count  # on the CPU: not every device has doubles
+        # without waiting for the device, except for one that has no doubles
+        total = (mean.cpu() if mean.device.type == "mps" else mean).double() * count
         self._sum = total if self._sum is None else self._sum + total
         self._count += count
         self._like = mean
@@ -95,7 +97,7 @@ class ContinuousImage(ABC):
             raise ValueError("cell: needed with coordinates: the height and width of the queried pixels")
         if where.ndim < 3 or where.shape[0] not in (1, batch) or where.shape[-1] != 2:
             raise ValueError(f"coord: expected ({batch}, N, 2), got {tuple(where.shape)}")
-        return Query.points(where.to(self.device), cell.to(self.device))
+        return Query.points(moved(where, self.device), cell)
 
     def partial_statistic(self, query: Query, statistics: Statistics) -> Float[Tensor, "B ..."]:
         """The mean over ``query`` of statistic number ``len(statistics)``, which may depend on those before it."""
@@ -170,11 +172,13 @@ class ContinuousImage(ABC):
     def _chunks(
         self, rows: Tensor, columns: Tensor, cell: Tensor, chunk_size: int | None
     ) -> Iterator[tuple[slice, slice, Query]]:
-        rows, columns, cell = (t.to(self.device) for t in (rows, columns, cell))
+        whole = Query.grid(moved(rows, self.device), moved(columns, self.device), cell.cpu())
+        assert whole.axes is not None
+        rows, columns = whole.axes
         size = len(rows), len(columns)
         limit = chunk_size or (QUERY_CHUNK if self.device.type == "cpu" else DEVICE_QUERY_CHUNK)
         for down, across in chunks_of(size, size[0] * size[1] if self.num_statistics is None else limit):
-            yield down, across, Query.grid(rows[down], columns[across], cell)
+            yield down, across, evolve(whole, axes=(rows[down], columns[across]))
 
     def _whole_statistics(self, size: Size, region: Region, cell: Tensor) -> Statistics:
         """The statistics of the grid over the whole image that a region of ``size`` pixels is a part of."""

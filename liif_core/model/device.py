@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from liif_core.errors import UserError
 
@@ -37,6 +37,16 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in chain(model.parameters(), model.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``. A copy from the CPU to a CUDA GPU is made in the order of the GPU's work, through pinned
+    memory, so that the host does not wait for it.
+    """
+    # a tensor that is pinned already could change before the copy is made
+    if device.type != "cuda" or tensor.device.type != "cpu" or tensor.is_pinned():
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @contextmanager

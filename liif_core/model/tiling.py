@@ -25,8 +25,9 @@ from liif_core.model.continuous import (
     Statistics,
     TilePlacement,
 )
-from liif_core.model.device import autocast, device_of
+from liif_core.model.device import autocast, device_of, moved
 from liif_core.model.geometry import grid_over_image, region_axes
+from liif_core.model.streaming import on_host
 from liif_core.model.tile_plan import TilePlan
 from liif_core.shapes import Float
 from liif_core.sizes import Region, Size
@@ -34,6 +35,7 @@ from liif_core.sizes import Region, Size
 Reader = Callable[[slice, slice], Tensor]  # rows and columns of the image -> (B, channels, h, w) in [0, 1]
 
 _CHUNK_VALUES = 1 << 21  # output values of a tile that are rendered in one call
+_DEVICE_BAND_VALUES = 1 << 23  # output values of a band on a GPU, for one image
 _SMALLEST_CHUNK = 1 << 10  # queries; where a GPU has no memory for these, rendering fails
 
 
@@ -60,6 +62,7 @@ def render_bands(
     device: torch.device | str | None = None,
     precision: str = "float32",
     on_progress: Callable[[int], object] = lambda pixels: None,
+    to_host: bool = True,
 ) -> Iterator[Float[Tensor, "B channels rows W"]]:
     """Render an image band by band, from top to bottom, in bounded memory.
 
@@ -74,14 +77,35 @@ def render_bands(
         device: where to compute, and where the model is. Default: where the model is.
         precision: "float32", or on a GPU "bf16" or "fp16".
         on_progress: a function that is called with the number of output pixels processed since its last call. They sum
-            to more than the output has where statistics of all queries are computed first.
+            to more than the output has where statistics of all queries are computed first. A GPU counts what was
+            started, and may be up to two bands behind.
+        to_host: return bands on the CPU; else where they were computed.
 
     Yields:
-        Bands (B, channels, rows, W), at most ``plan.rows`` high where tiles do not overlap, float32, on the CPU, in
-        [0, 1] space, not clamped. Together they have the rows of the output.
+        Bands (B, channels, rows, W), at most ``plan.rows`` high where tiles do not overlap, float32, in [0, 1] space,
+        not clamped. Together they have the rows of the output. A CUDA GPU computes the next band while one is used.
 
     Raises UserError if a GPU runs out of memory, or cannot compute in ``precision``.
     """
+    bands = _bands(model, read, image_size, size, plan, region, device, precision, on_progress)
+    try:
+        yield from on_host(bands) if to_host else bands
+    except torch.cuda.OutOfMemoryError:
+        raise UserError("the GPU does not have enough memory for this image; use a smaller memory limit") from None
+
+
+def _bands(
+    model: ContinuousModel,
+    read: Reader,
+    image_size: Size,
+    size: Size,
+    plan: TilePlan,
+    region: Region | None,
+    device: torch.device | str | None,
+    precision: str,
+    on_progress: Callable[[int], object],
+) -> Iterator[Float[Tensor, "B channels rows W"]]:
+    """``render_bands``, on the device that computes the bands."""
     device = device_of(model) if device is None else torch.device(device)
     rows, columns, cell = region_axes(size, image_size, region)
     tiles = _Tiles(model, read, image_size, plan, device, precision)
@@ -93,18 +117,23 @@ def render_bands(
         tiles.statistics = whole.gather_statistics(whole_rows, whole_columns, cell, on_progress)
     down = list(_extents(rows, image_size[0], plan.tile[0], plan.overlap))
     across = list(_extents(columns, image_size[1], plan.tile[1], plan.overlap))
+    most = plan.rows
+    if device.type == "cuda" and model.num_statistics is not None:  # several bands, so that copies overlap with work
+        most = min(most, max(1, _DEVICE_BAND_VALUES // (size[1] * model.channels)))
     band: Tensor | None = None  # the rows that are being rendered
     returned = 0  # how many rows were returned before them
     for extent, after in zip(down, [*down[1:], None]):
         stops = [extent.last]
         if len(across) == 1 and not plan.overlap:  # one encoding serves several bands
-            stops = [*range(extent.first + plan.rows, extent.last, plan.rows), extent.last]
+            stops = [*range(extent.first + most, extent.last, most), extent.last]
         for first, last in pairwise([extent.first, *stops]):
             for column in across:
                 for top, bottom, chunk in tiles.chunks(extent, column, rows[first:last], columns, cell):
                     band = _with_rows(band, chunk, last - returned, size[1])
                     place = slice(first + top - returned, first + bottom - returned), slice(column.first, column.last)
-                    band[:, :, *place] += chunk if not plan.overlap else chunk * _weights(extent, column, top, bottom)
+                    if plan.overlap:
+                        chunk = chunk * moved(_weights(extent, column, top, bottom), chunk.device)
+                    band[:, :, *place] += chunk
                     on_progress(len(_in_both(extent.own, place[0], returned)) * len(_in_both(column.own, place[1])))
             assert band is not None
             final = after.first if plan.overlap and after is not None else last
@@ -159,7 +188,7 @@ class _Tiles:
                 self._with_halo(extent, side, around) for extent, side in zip((row, column), self.image_size)
             )
             with torch.inference_mode(), autocast(self.device, self.precision):
-                image = self.read(slice(top, bottom), slice(left, right)).to(self.device)
+                image = moved(self.read(slice(top, bottom), slice(left, right)), self.device)
                 self._kept = key, self.model.encode(image, TilePlacement(self.image_size, top, left))
         return self._kept[1]
 
@@ -182,7 +211,7 @@ class _Tiles:
 
     def _rendered(self, picture: ContinuousImage, rows: Tensor, columns: Tensor, cell: Tensor) -> Tensor:
         return self._in_memory(
-            lambda: picture.render_grid(rows, columns, cell, self.chunk_size, self.statistics).float().cpu(),
+            lambda: picture.render_grid(rows, columns, cell, self.chunk_size, self.statistics).float(),
             len(rows) * len(columns),
         )
 
@@ -223,9 +252,7 @@ class _Tiles:
                 self.chunk_size = min(self.chunk_size or DEVICE_QUERY_CHUNK, queries) // 2
                 torch.cuda.empty_cache()
                 if self.chunk_size < _SMALLEST_CHUNK:
-                    raise UserError(
-                        "the GPU does not have enough memory for this image; use a smaller memory limit"
-                    ) from None
+                    raise
 
 
 def _extents(axis: Tensor, side: int, tile: int, overlap: int) -> Iterator[_Extent]:

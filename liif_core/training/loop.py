@@ -48,15 +48,14 @@ def _epoch(trainer: "Trainer", log: TrainingLog, stop: StopRequest, bar: "tqdm[A
     at, spec = trainer.progress, trainer.spec
     epoch, every = at.epoch, max(1, trainer.per_epoch // 10)
     bar.set_description(f"epoch {epoch + 1}/{spec.epochs}", refresh=False)
-    losses: list[float] = []
     stream = trainer.batches()
     try:
         for batch in stream:
-            losses.append(trainer.step(batch))
+            trainer.start_step(batch)
             bar.update()
             if at.batch % every == 0 or at.batch == trainer.per_epoch:
+                losses = trainer.losses.read()
                 loss = sum(losses) / len(losses)
-                losses.clear()
                 log.add(at.step, epoch, loss=loss, rate=trainer.optimizer.param_groups[0]["lr"])
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             _stop_if_asked(trainer, stop)

@@ -36,8 +36,8 @@ class Optimization:
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-    def gradients(self, batch: Mapping[str, Tensor], seed: int) -> float:
-        """Compute the gradients of a batch, in ``spec.accumulate`` parts or more; returns the loss.
+    def gradients(self, batch: Mapping[str, Tensor], seed: int) -> Tensor:
+        """Compute the gradients of a batch, in ``spec.accumulate`` parts or more; returns the loss, on the device.
 
         ``seed`` is for components that draw random numbers, such as dropout; the parts draw one after the other. On a
         CPU, a part has one image, or a few where an image has few queries: a part's values then fit in its caches, and
@@ -47,7 +47,7 @@ class Optimization:
         torch.manual_seed(seed)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        losses = []
         count = len(batch["image"])
         for part in torch.arange(count).tensor_split(self._parts(count, batch["coord"].shape[1])):
             chosen = slice(int(part[0]), int(part[-1]) + 1)
@@ -55,8 +55,8 @@ class Optimization:
                 colors = self.model(*(batch[name][chosen] for name in ("image", "coord", "cell")))
             loss = l1_loss(colors, batch["target"][chosen]) * (len(part) / count)
             self.scaler.scale(loss).backward()
-            total += loss.item()
-        return total
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     def _parts(self, count: int, queries: int) -> int:
         """In how many parts a batch of ``count`` images is computed."""
@@ -92,16 +92,19 @@ class Optimization:
 
     def is_finite(self) -> bool:
         """Whether all weights are finite."""
-        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+        finite = [value.isfinite().all() for value in self.model.state_dict().values()]
+        return not finite or bool(torch.stack(finite).all())  # one answer to wait for
 
     def state(self) -> dict[str, Any]:
-        """Everything that a step changes, as tensors and plain values."""
-        return {
+        """Everything that a step changes, as tensors on the CPU and plain values: any device can go on from it."""
+        state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged is not None else None,
         }
+        on_cpu: dict[str, Any] = _on_cpu(state)
+        return on_cpu
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state`` returned. Raises what torch raises for the state of another model."""
@@ -111,6 +114,15 @@ class Optimization:
             self.scaler.load_state_dict(state["scaler"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"] or state["model"])
+
+
+def _on_cpu(value: Any) -> Any:
+    """Nested dictionaries and lists with their tensors on the CPU."""
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(part) for part in value]
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def check_batch(batch: Mapping[str, Tensor], channels: int) -> None:

@@ -32,14 +32,14 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def read_state(path: Path, device: torch.device, images: str, model: dict[str, Any]) -> dict[str, Any]:
+def read_state(path: Path, images: str, model: dict[str, Any]) -> dict[str, Any]:
     """The dictionary of ``write_state``, of this version or an older one, with ``progress`` as a ``Progress``.
 
-    ``images`` is the fingerprint of the training images, ``model`` the run's ``[model]`` table. Raises UserError for a
+    Tensors are on the CPU. ``images`` is the fingerprint of the training images, ``model`` the run's ``[model]`` table. Raises UserError for a
     file that is damaged, and for a run that was trained on other images.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         fingerprint = state["images"]
         state["progress"] = Progress(**state["progress"])
         for name in ("model", "averaged"):

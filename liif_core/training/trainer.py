@@ -1,6 +1,5 @@
 """One training loop. A run that is interrupted anywhere and resumed ends with the weights of one that was not."""
 
-import math
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -18,9 +17,10 @@ from liif_core.evaluation.report import Score
 from liif_core.experiment.schema import Experiment
 from liif_core.experiment.toml_file import plugins_of, to_builtin
 from liif_core.model.continuous import ContinuousModel
-from liif_core.model.device import autocast, pick_device
+from liif_core.model.device import autocast, moved, pick_device
 from liif_core.training.checkpoint import Checkpoint, save_checkpoint
 from liif_core.training.loop import train
+from liif_core.training.losses import Losses
 from liif_core.training.optimization import INPUTS, Optimization, check_batch
 from liif_core.training.schedule import rate_factor
 from liif_core.training.setup import fresh_model, open_data
@@ -98,6 +98,7 @@ class Trainer:
         self.per_epoch = batches_per_epoch(self.dataset, spec.batch_size)
         self._optimization = Optimization(model, spec, experiment.run.precision, self.device)
         self.progress = Progress()
+        self.losses = Losses(self._diverged)
         self._started = time.monotonic()
 
     @classmethod
@@ -203,10 +204,14 @@ class Trainer:
 
         Raises TypeError or ValueError for a batch of another form, and UserError for a loss that is not finite.
         """
+        self.start_step(batch)
+        return self.losses.read()[-1]
+
+    def start_step(self, batch: Mapping[str, Tensor]) -> None:
+        """``step`` without waiting for a GPU. ``losses.read()`` then returns the losses of the steps not yet read."""
         check_batch(batch, self.model.channels)
-        loss = self._step({name: batch[name].to(self.device) for name in (*INPUTS, "index") if name in batch})
+        self._step({name: moved(batch[name], self.device) for name in (*INPUTS, "index") if name in batch})
         self.progress.step += 1
-        return loss
 
     def validates(self, epoch: int) -> bool:
         """Whether ``run`` validates after ``epoch`` epochs: every so many, and after the last."""
@@ -265,7 +270,7 @@ class Trainer:
         path = self._folder() / "checkpoints" / STATE
         if not path.exists():
             return False  # interrupted before the first checkpoint: starting again gives the same result
-        state = read_state(path, self.device, self.images.fingerprint, to_builtin(self.experiment.model))
+        state = read_state(path, self.images.fingerprint, to_builtin(self.experiment.model))
         try:
             self._optimization.restore(state)
         except (RuntimeError, ValueError, LookupError, TypeError) as error:
@@ -282,16 +287,13 @@ class Trainer:
     def _checkpoint(self, name: str) -> Path:
         return self._folder() / "checkpoints" / f"{name}.safetensors"
 
-    def _step(self, batch: dict[str, Tensor]) -> float:
-        """Updates the weights; returns the loss."""
+    def _step(self, batch: dict[str, Tensor]) -> None:
+        """Updates the weights."""
         at, spec = self.progress, self.spec
         lr = spec.optimizer.lr * rate_factor(spec.schedule, at.step, self.per_epoch, spec.epochs)
         loss = self._optimization.gradients(batch, seed=spec.seed * 1_000_003 + at.step)
-        if not math.isfinite(loss):
-            samples = f", samples {batch['index'].tolist()}" if "index" in batch else ""
-            raise self._diverged(f"the loss is {loss} at step {at.step} (epoch {at.epoch + 1}{samples})")
+        self.losses.add(loss, at, batch.get("index"))
         self._optimization.update(lr)
-        return loss
 
     def _diverged(self, what: str) -> UserError:
         last = None if self.folder is None else self._checkpoint("last")

@@ -42,7 +42,8 @@ class Cell(nn.Module):
         self.smallest = 0.0 if options.max_scale is None else 2 / options.max_scale
 
     def forward(self, query: Query, sites: Sites, grid: tuple[int, int]) -> Tensor:
-        cell = query.cell * torch.tensor(grid, device=query.cell.device)
+        # by axis: the sizes in a tensor would have to be copied to the device for every query
+        cell = torch.stack([query.cell[..., axis] * codes for axis, codes in enumerate(grid)], dim=-1)
         return cell.clamp(min=self.smallest).unsqueeze(0)
 
 
