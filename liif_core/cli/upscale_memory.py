@@ -15,18 +15,19 @@ def check_memory(memory: int, model: ContinuousModel, output: OutputSize, openin
 
     They have to hold the input, or what is decoded of it at a time, the writer, and one tile. A quarter is for tiles.
     """
-    found, beside = opening.header, opening.held + target.memory
+    beside = opening.held + target.memory
     least = max(opening.peak, beside * 4 // 3)
     problem = ""
     if opening.peak > memory or memory - beside < memory // 4:
         problem = _what(opening, target)
-    if not problem and opening.peak <= memory // 8:
-        return  # planning is quick, and is done once the picture is read
-    tiles = _for_tiles(max(memory, least) - beside, model, output, opening)
+    if opening.peak <= memory // 8:
+        least, tiles = 2 * least, 0  # of a small image, tiles are planned once it is read
+    else:
+        tiles = _for_tiles(max(memory, least) - beside, model, output, opening)
     if problem or tiles:
         least = max(least, beside + tiles)
         raise UserError(
-            f"{found.path}: --memory: {memory / _MB:.0f} MB are too few{problem or ' for a tile beside the input'}; "
+            f"--memory: {memory / _MB:.0f} MB are too few{problem or ' for a tile beside the input'}; "
             f"give at least {-(-least // _MB)} MB{_other_ways(opening, target)}"
         )
 

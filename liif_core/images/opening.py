@@ -28,6 +28,7 @@ from liif_core.images.source import (
     look_through,
 )
 from liif_core.images.tiff_parts import open_parts
+from liif_core.sizes import Size
 
 _PALETTES = ("P", "PA")  # of which only the colors that occur tell whether the picture is gray
 _SMALL = 32 << 20  # bytes; an image that takes less is read as a whole
@@ -76,8 +77,8 @@ def _as_whole(found: Header, place: Place, max_pixels: int) -> Opening:
 
         def opened() -> Source:
             with named(found.path, max_pixels):
-                read, first, orientation = pillow_parts.decoded(found.path, place.bits, place.number, place.page)
-                return _finished(found, read, first, orientation, 0, 1, max_pixels)
+                read, stored, first, turn = pillow_parts.decoded(found.path, place.bits, place.number, place.page)
+                return _finished(found, read, stored, first, turn, 0, 1, max_pixels)
 
         return Opening(found, pillow_parts.peak(found, place.page), pillow_parts.held(found), 0, False, opened)
     held = pixels * _pixel_bytes(found)
@@ -98,7 +99,8 @@ def _in_parts(found: Header, place: Place, max_pixels: int) -> Opening | None:
         def opened_png() -> Source:
             with named(found.path, max_pixels):
                 first = Picture(np.empty(0), None, found.mode, (0.0, 1.0), rows.metadata)
-                return _finished(found, RowWindow(rows.blocks), first, rows.orientation, row_bytes, 1, max_pixels)
+                read, stored = RowWindow(rows.blocks), (rows.height, rows.width)
+                return _finished(found, read, stored, first, rows.orientation, row_bytes, 1, max_pixels)
 
         return Opening(found, held, held, row_bytes, True, opened_png)
     parts, orientation = open_parts(found.path, place.page), metadata.from_directory(place.page)[1]
@@ -113,20 +115,27 @@ def _in_parts(found: Header, place: Place, max_pixels: int) -> Opening | None:
         with named(found.path, max_pixels):
             read = parts.read if parts.tiled else RowWindow(parts.blocks)
             step, held_rows = parts.part[orientation > 4], 0 if parts.tiled else row_bytes
-            return _finished(found, read, parts.first(), orientation, held_rows, step, max_pixels)
+            return _finished(found, read, parts.size, parts.first(), orientation, held_rows, step, max_pixels)
 
     return Opening(found, peak, held, 0 if parts.tiled else row_bytes, True, opened_tiff)
 
 
 def _finished(
-    found: Header, stored: ReadPart, first: Picture, orientation: int, row_bytes: int, step: int, max_pixels: int
+    found: Header,
+    stored: ReadPart,
+    stored_size: Size,
+    first: Picture,
+    orientation: int,
+    row_bytes: int,
+    step: int,
+    max_pixels: int,
 ) -> Source:
     """The source whose pixels as stored are read by ``stored``; ``first`` has its metadata and notes.
 
     ``step`` is how many rows are decoded together anyway.
     """
-    size = found.size
-    read = as_seen(stored, size[::-1] if orientation > 4 else size, orientation)
+    size = stored_size[::-1] if orientation > 4 else stored_size  # a PNG may name its orientation after its pixels
+    read = as_seen(stored, stored_size, orientation)
     span, alpha_range, channels, notes = (0.0, top(found.depth)), None, found.channels, list(first.notes)
     blocks = in_blocks(read, size, max(step, band_rows(size[1] * _pixel_bytes(found))))
     if _is_seen(found):

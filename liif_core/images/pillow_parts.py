@@ -8,6 +8,7 @@ from PIL import Image
 from liif_core.images import eight_bit, ifd, metadata
 from liif_core.images.picture import Header, Picture
 from liif_core.images.source import Pixels, ReadPart
+from liif_core.sizes import Size
 
 _ONE_BYTE = ("1", "L", "P")  # modes of which Pillow holds a byte per pixel; of the others four
 # Bytes per pixel that decoders need besides the image, measured with Pillow 12 and 13 at 4000 x 4000.
@@ -36,11 +37,11 @@ def peak(head: Header, page: ifd.Directory | None = None) -> int:
     return held(head) + extra + (length if head.format == "WEBP" else 0)
 
 
-def decoded(path: Path, bits: int, number: int, page: ifd.Directory | None) -> tuple[ReadPart, Picture, int]:
+def decoded(path: Path, bits: int, number: int, page: ifd.Directory | None) -> tuple[ReadPart, Size, Picture, int]:
     """Decode a file, as ``eight_bit.read`` does.
 
-    Returns a reader of rectangles of the image as stored; its first pixel, with the metadata and notes of the image;
-    and its orientation.
+    Returns a reader of rectangles of the image as stored; its size; its first pixel, with the metadata and notes of the
+    image; and its orientation.
     """
     with Image.open(path, formats=eight_bit.FORMATS) as opened:
         if number:
@@ -58,7 +59,7 @@ def decoded(path: Path, bits: int, number: int, page: ifd.Directory | None) -> t
         picture = eight_bit.to_picture(part, found, 1, bits)
         return picture.color, picture.alpha
 
-    return read, first, orientation
+    return read, (image.height, image.width), first, orientation
 
 
 def _coefficient_bytes(file: BinaryIO) -> float:
