@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from liif_core import files
 from liif_core.cli import DONE, MISTAKE, PARTLY
-from liif_core.cli.upscale_memory import check_memory
+from liif_core.cli.upscale_memory import check_memory, give_freed_blocks_back
 from liif_core.cli.upscale_request import Job, jobs, memory_limit, output_size, share
 from liif_core.errors import UserError
 from liif_core.images import WRITABLE, Encoding, check_output, open_writer, survey
@@ -75,6 +75,7 @@ def upscale(
     chosen = [] if problems else jobs(inputs, output, out_dir, format, problems)
     if problems:
         raise UserError(*problems)
+    give_freed_blocks_back()
     target = pick_device(device or _own_device(rank, world))
     autocast(target, precision)  # refuses half precision on a CPU before anything is read
     settings = Settings(

@@ -1,4 +1,8 @@
-"""The check of ``liif upscale --memory`` for one file, before it is decoded."""
+"""What keeps ``liif upscale`` within ``--memory``: a setting of the process, and a check of each file."""
+
+import ctypes
+import os
+import platform
 
 from liif_core.errors import UserError
 from liif_core.images import Opening, Target
@@ -8,6 +12,18 @@ from liif_core.model.upscaler import images_of
 from liif_core.sizes import OutputSize
 
 _MB = 1_000_000
+_MMAP_THRESHOLD = -3  # mallopt's M_MMAP_THRESHOLD
+_LARGE_BLOCK = 4 << 20  # bytes
+
+
+def give_freed_blocks_back() -> None:
+    """Make glibc return every freed block of 4 MB or more to the system at once; does nothing elsewhere.
+
+    By default glibc learns to keep blocks of up to 32 MB. Those of one tile then do not fit in the gaps of the one
+    before, and rendering took more than twice the memory (measured: 225 to 313 MB in place of 121).
+    """
+    if platform.libc_ver()[0] == "glibc" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def check_memory(memory: int, model: ContinuousModel, output: OutputSize, opening: Opening, target: Target) -> None:
