@@ -89,13 +89,13 @@ INPUTS = {
 
 
 def measured(options: argparse.Namespace, picture: Path, memory: str) -> tuple[dict[str, float], str]:
-    """What a process of its own found, and what it wrote to stderr."""
+    """What a process of its own found, and what it printed."""
     sizes = [*map(str, ("--image", *options.image, "--size", *options.size)), "--memory", memory]
     command = [sys.executable, __file__, options.checkpoint, *sizes, "--here", str(picture)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
-    return json.loads(done.stdout.strip().splitlines()[-1]), done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1]), done.stdout + done.stderr
 
 
 def table_of_inputs(options: argparse.Namespace) -> None:
@@ -114,7 +114,7 @@ def table_of_inputs(options: argparse.Namespace) -> None:
             if found["code"]:
                 peak = found["peak_megabytes"]
                 print(f"| {name} | {memory} | refused, {peak:.0f} MB | {found['seconds']:.0f} |", flush=True)
-                print(said.strip(), file=sys.stderr)
+                print(*(line for line in said.splitlines() if "error:" in line), file=sys.stderr)
                 memory = re.search(r"at least (\d+) MB", said)[1] + "MB"
                 found, said = measured(options, picture, memory)
             print(f"| {name} | {memory} | {found['peak_megabytes']:.0f} MB | {found['seconds']:.0f} |", flush=True)

@@ -131,9 +131,9 @@ def as_seen(read: ReadPart, stored: Size, orientation: int) -> ReadPart:
 
     def part(rows: slice, columns: slice) -> Pixels:
         down, across = (columns, rows) if orientation > 4 else (rows, columns)
-        if orientation in (3, 4, 7, 8):
+        if orientation in (3, 4, 6, 7):
             down = slice(height - down.stop, height - down.start)
-        if orientation in (2, 3, 6, 7):
+        if orientation in (2, 3, 7, 8):
             across = slice(width - across.stop, width - across.start)
         color, alpha = read(down, across)
         return upright(color, orientation), None if alpha is None else upright(alpha, orientation)
