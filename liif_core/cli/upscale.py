@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from liif_core import files
 from liif_core.cli import DONE, MISTAKE, PARTLY
+from liif_core.cli.upscale_memory import check_memory, give_freed_blocks_back
 from liif_core.cli.upscale_request import Job, jobs, memory_limit, output_size, share
 from liif_core.errors import UserError
-from liif_core.images import WRITABLE, Encoding, check_output, header, open_writer, read_image
+from liif_core.images import WRITABLE, Encoding, check_output, open_writer, survey
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, device_of, pick_device, precision_problems
 from liif_core.model.tile_plan import default_memory
@@ -23,6 +24,7 @@ from liif_core.model.upscaler import PictureRenderer
 from liif_core.models.loading import load
 from liif_core.sizes import OutputSize, Size
 
+CPU = torch.device("cpu")
 Say = Callable[[str], None]
 
 
@@ -73,6 +75,7 @@ def upscale(
     chosen = [] if problems else jobs(inputs, output, out_dir, format, problems)
     if problems:
         raise UserError(*problems)
+    give_freed_blocks_back()
     target = pick_device(device or _own_device(rank, world))
     autocast(target, precision)  # refuses half precision on a CPU before anything is read
     settings = Settings(
@@ -124,25 +127,23 @@ def _render_file(job: Job, settings: Settings) -> tuple[Size, list[str]]:
     """The output size, and notes for the user. Limits are checked before anything is decoded or computed."""
     model, output = settings.model, settings.output
     encoding: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
-    found = header(job.source, settings.max_pixels)
+    on_cpu = device_of(model).type == "cpu"
+    # On a GPU, the limit is one of its own memory.
+    opening = survey(job.source, settings.memory if on_cpu else default_memory(CPU), settings.max_pixels)
+    found = opening.header
     try:
         output.check_region(found.size)
     except ValueError as error:
         raise UserError(f"{job.source}: --{error}") from None
-    check_output(job.target, output.for_image(found.size), found.channels + found.alpha, found.depth, **encoding)
-    picture = read_image(job.source, settings.max_pixels)
+    expected = check_output(
+        job.target, output.for_image(found.size), found.channels + found.alpha, found.depth, **encoding
+    )
+    if on_cpu:
+        check_memory(settings.memory, model, output, opening, expected)
+    picture = opening.open()
     renderer = PictureRenderer(model, picture, output)
     target = check_output(job.target, renderer.size, renderer.channels, picture.depth, picture.metadata, **encoding)
-    memory = settings.memory
-    if device_of(model).type == "cpu":
-        memory -= target.memory + picture.color.nbytes
-    if memory < settings.memory // 4:
-        needed = 2 * (target.memory + picture.color.nbytes)
-        raise UserError(
-            f"--memory: {settings.memory / 1e6:.0f} MB are too few to hold this image and a {target.format.name} of "
-            f"its size; give at least {needed / 1e6:.0f} MB, or use --format png or tif, which are written row by row"
-        )
-    plan = renderer.plan(memory)
+    plan = renderer.plan(settings.memory - (target.memory + opening.held if on_cpu else 0))
     with (
         open_writer(target) as writer,
         tqdm(

@@ -3,10 +3,12 @@
 from liif_core.images.arrays import fill_transparent, from_planes, to_planes
 from liif_core.images.formats import MAX_PIXELS, READABLE_SUFFIXES, UNREAD_SUFFIXES, WRITABLE, WRITABLE_SUFFIXES
 from liif_core.images.numpy_images import picture_from_array, picture_to_array
+from liif_core.images.opening import Opening, survey
 from liif_core.images.picture import Depth, Header, Metadata, Picture
 from liif_core.images.pillow_images import picture_from_pillow, picture_to_pillow
 from liif_core.images.planning import check_output, needs_whole
 from liif_core.images.reading import TooManyPixels, header, read_image
+from liif_core.images.source import Source, from_picture
 from liif_core.images.target import Encoding, Target
 from liif_core.images.writing import Writer, open_writer
 
@@ -20,12 +22,15 @@ __all__ = [
     "Encoding",
     "Header",
     "Metadata",
+    "Opening",
     "Picture",
+    "Source",
     "Target",
     "TooManyPixels",
     "Writer",
     "check_output",
     "fill_transparent",
+    "from_picture",
     "from_planes",
     "header",
     "needs_whole",
@@ -35,5 +40,6 @@ __all__ = [
     "picture_to_array",
     "picture_to_pillow",
     "read_image",
+    "survey",
     "to_planes",
 ]

@@ -60,11 +60,15 @@ def read(path: Path, bits: int = 8, number: int = 0, page: ifd.Directory | None 
             found, orientation = metadata.from_pillow(image)
         else:
             found, orientation = metadata.from_directory(page)[0], 1  # Pillow has applied it
-        picture = to_picture(image, found, orientation, bits)
-        frames = getattr(image, "n_frames", 1)
-        if image.format == "MPO" and frames > 1:
-            note = f"of the {frames} pictures in this file only the first is read"
-            picture = evolve(picture, notes=(note, *picture.notes))
+        return with_mpo_note(image, to_picture(image, found, orientation, bits))
+
+
+def with_mpo_note(image: ImageFile.ImageFile, picture: Picture) -> Picture:
+    """The picture of a file, with a note if the file has several and is read all the same."""
+    frames = getattr(image, "n_frames", 1)
+    if image.format == "MPO" and frames > 1:
+        note = f"of the {frames} pictures in this file only the first is read"
+        return evolve(picture, notes=(note, *picture.notes))
     return picture
 
 

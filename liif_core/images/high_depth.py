@@ -3,7 +3,7 @@
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -12,8 +12,8 @@ from liif_core.errors import UserError
 from liif_core.images import ifd, metadata
 from liif_core.images.arrays import top
 from liif_core.images.picture import Header, Picture, depth_of
+from liif_core.images.source import NOT_FINITE, Pixels
 
-NOT_FINITE = "some of its pixels are not finite numbers; replace them first"
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258, 262, 277, 338, 339
 _SEGMENTS = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
@@ -96,10 +96,29 @@ def tiff_header(path: Path, page: ifd.Directory) -> Header:
 
 def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
     """The picture in a high-depth TIFF: that of directory ``number``, which ``page`` holds."""
+    check_whole(path, page)
     head = tiff_header(path, page)
-    _check_whole(path, page)
-    with _package(path, "tifffile").TiffFile(path) as file:
-        pixels = _samples_last(file.pages[number])
+    (color, alpha), notes = decode_tiff(path, path, number, page)
+    span, beyond = span_of(color)
+    found, turn = metadata.from_directory(page)
+    return Picture(
+        color=metadata.upright(color, turn),
+        alpha=None if alpha is None else metadata.upright(alpha, turn),
+        mode=head.mode,
+        span=span,
+        metadata=found,
+        notes=(*notes, *beyond),
+    )
+
+
+def decode_tiff(path: Path, file: "Path | BinaryIO", number: int, page: ifd.Directory) -> tuple[Pixels, list[str]]:
+    """The pixels as stored, not turned, of directory ``number`` of ``file``, and notes; messages name ``path``.
+
+    ``page`` holds the directory. Raises UserError where pixels are not finite.
+    """
+    head = tiff_header(path, page)
+    with _package(path, "tifffile").TiffFile(file) as opened:
+        pixels = _samples_last(opened.pages[number])
     notes: list[str] = []
     if pixels.dtype == np.float64:
         notes.append("64-bit floats were read as 32-bit ones")
@@ -115,25 +134,21 @@ def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
         raise UserError(f"{path}: {NOT_FINITE}")
     if place is not None and alpha is not None and ifd.numbers(page, _EXTRA)[place - head.channels] == _PREMULTIPLIED:
         color = _unmultiplied(color, alpha)
-    found, turn = metadata.from_directory(page)
-    span, beyond = span_of(color)
-    notes += beyond
-    return Picture(
-        color=metadata.upright(color, turn),
-        alpha=None if alpha is None else metadata.upright(alpha, turn),
-        mode=head.mode,
-        span=span,
-        metadata=found,
-        notes=tuple(notes),
-    )
+    return (color, alpha), notes
 
 
 def span_of(color: np.ndarray) -> tuple[tuple[float, float], list[str]]:
     """The values that stand for black and white, and notes: the range of the type, or wider where floats go beyond."""
-    white = top(depth_of(color))
-    if color.dtype != np.float32 or (color.min() >= 0 and color.max() <= white):
-        return (0.0, white), []
-    low, high = min(0.0, float(color.min())), max(white, float(color.max()))
+    if color.dtype != np.float32:
+        return (0.0, top(depth_of(color))), []
+    return span_between(float(color.min()), float(color.max()))
+
+
+def span_between(low: float, high: float) -> tuple[tuple[float, float], list[str]]:
+    """``span_of`` floats from ``low`` to ``high``."""
+    if low >= 0 and high <= 1:
+        return (0.0, 1.0), []
+    low, high = min(0.0, low), max(1.0, high)
     return (low, high), [f"its values go beyond 0 to 1: {low:g} to {high:g} are taken as black to white"]
 
 
@@ -155,8 +170,8 @@ def _alpha_sample(page: ifd.Directory, channels: int) -> int | None:
     return None
 
 
-def _check_whole(path: Path, page: ifd.Directory) -> None:
-    # tifffile fills missing parts with zeros.
+def check_whole(path: Path, page: ifd.Directory) -> None:
+    """Raises ValueError where a file ends before its pixels do, which tifffile would fill with zeros."""
     length = path.stat().st_size
     for offsets, counts in _SEGMENTS:
         ends = [sum(pair) for pair in zip(ifd.numbers(page, offsets), ifd.numbers(page, counts))]

@@ -6,7 +6,7 @@ section 2, and the BigTIFF layout of the same structure with 64-bit counts and o
 
 import struct
 from collections.abc import Iterable
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO, Literal, Union
 
 import numpy as np
 from attrs import frozen
@@ -151,23 +151,23 @@ class _Reader:
         return directory, self.unpack(pointer, following)
 
 
-def directory_bytes(directory: Directory, offset: int, big: bool = False) -> bytes:
-    """A directory, followed by its values, for position ``offset`` of a little-endian file; the last of a chain.
+def directory_bytes(directory: Directory, offset: int, big: bool = False, order: Literal["<", ">"] = "<") -> bytes:
+    """A directory, followed by its values, for position ``offset`` of a file; the last of a chain.
 
-    ``offset`` must be even.
+    ``offset`` must be even. ``order`` is the byte order: "<" little-endian, ">" big-endian.
     """
-    width, pointer, count = (8, "<Q", "<Q") if big else (4, "<I", "<H")
+    width, pointer, count = (8, order + "Q", order + "Q") if big else (4, order + "I", order + "H")
     table = bytearray(struct.pack(count, len(directory)))
     after = bytearray()
     end = offset + len(table) + len(directory) * (12 if not big else 20) + width
     for tag, entry in sorted(directory.items()):
         place = end + len(after)
         if isinstance(entry, dict):
-            after += directory_bytes(entry, place, big)
+            after += directory_bytes(entry, place, big, order)
             entry = Entry.of(LONG8 if big else LONG, [place])
-        data = entry.values.tobytes()
+        data = entry.values.astype(entry.values.dtype.newbyteorder(order)).tobytes()
         many = len(entry.values) // _TYPES[entry.type][1]
-        table += struct.pack("<HH", tag, entry.type) + struct.pack(pointer, many)
+        table += struct.pack(f"{order}HH", tag, entry.type) + struct.pack(pointer, many)
         if len(data) <= width:
             table += data.ljust(width, b"\0")
         else:

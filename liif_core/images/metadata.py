@@ -112,10 +112,15 @@ def matching_icc(metadata: Metadata, channels: int) -> Metadata:
 
 def without_foreign_icc(picture: Picture) -> Picture:
     """The picture without its ICC profile, and with a note, if the profile is for other colors than the picture has."""
-    if picture.metadata.icc is None or matching_icc(picture.metadata, picture.color.shape[2]).icc is not None:
-        return picture
-    note = "its ICC profile is for other colors than it has, and was left out"
-    return evolve(picture, metadata=evolve(picture.metadata, icc=None), notes=(*picture.notes, note))
+    kept, notes = own_icc(picture.metadata, picture.color.shape[2])
+    return evolve(picture, metadata=kept, notes=(*picture.notes, *notes)) if notes else picture
+
+
+def own_icc(metadata: Metadata, channels: int) -> tuple[Metadata, tuple[str, ...]]:
+    """``matching_icc``, and a note if the profile was left out."""
+    kept = matching_icc(metadata, channels)
+    left_out = kept.icc != metadata.icc
+    return kept, ("its ICC profile is for other colors than it has, and was left out",) if left_out else ()
 
 
 def exif_directory(metadata: Metadata, size: Size) -> ifd.Directory:

@@ -11,6 +11,7 @@ from liif_core.images import eight_bit, high_depth, metadata
 from liif_core.images.arrays import to_eight_bit
 from liif_core.images.picture import Picture
 from liif_core.images.pillow_writer import fitting_jpeg, save_options
+from liif_core.images.source import NOT_FINITE
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _HIGH_DEPTH = (*_SIXTEEN_BIT, "I", "F")
@@ -120,7 +121,7 @@ def _high_depth(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     pixels = np.array(image)
     if image.mode == "F":
         if not np.isfinite(pixels).all():
-            raise ValueError(f"image: {high_depth.NOT_FINITE}")
+            raise ValueError(f"image: {NOT_FINITE}")
         return pixels.astype(np.float32, copy=False)[..., None], None
     low, high = pixels.min(), pixels.max()
     if low < 0 or high > 65535:

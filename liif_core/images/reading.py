@@ -40,9 +40,9 @@ def header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
     palette of grays has one channel, and a PNG may name its orientation after its pixels.
     """
     path = Path(path)
-    with _named(path, max_pixels):
-        found = _look(path, max_pixels)[0]
-        _check_packages(found)
+    with named(path, max_pixels):
+        found = look(path, max_pixels)[0]
+        check_packages(found)
     return found
 
 
@@ -56,11 +56,11 @@ def read_image(
     pixels that are broken or cut off.
     """
     path = Path(path)
-    with _named(path, max_pixels):
-        found, place = _look(path, max_pixels)
+    with named(path, max_pixels):
+        found, place = look(path, max_pixels)
         if check is not None:
             check(found)
-        _check_packages(found)
+        check_packages(found)
         if found.depth == "uint8":
             picture = eight_bit.read(path, place.bits, place.number, place.page)
         elif place.page is None:
@@ -71,7 +71,7 @@ def read_image(
 
 
 @frozen(eq=False)
-class _Place:
+class Place:
     """Where in the file the picture is, and what of the header Pillow does not report."""
 
     bits: int = 8
@@ -80,16 +80,17 @@ class _Place:
     page: ifd.Directory | None = None
 
 
-def _look(path: Path, max_pixels: int) -> tuple[Header, _Place]:
+def look(path: Path, max_pixels: int) -> tuple[Header, Place]:
+    """The header of a file, and where the picture is in it. Within ``named``."""
     with path.open("rb") as file:
         start = file.read(26)
         pages = ifd.read_directories(file) if start.startswith(_TIFF_STARTS) else None
     if pages is not None:
         head, place = _look_at_tiff(path, pages)
     else:
-        head, place = eight_bit.look(path), _Place()
+        head, place = eight_bit.look(path), Place()
         if start.startswith(_PNG_START):
-            place = _Place(bits=start[24], color_type=start[25])
+            place = Place(bits=start[24], color_type=start[25])
         if place.bits == 16:
             channels = 1 if place.color_type in (0, 4) else 3
             head = evolve(head, depth="uint16", mode=high_depth.png_mode(place.color_type), channels=channels)
@@ -97,7 +98,7 @@ def _look(path: Path, max_pixels: int) -> tuple[Header, _Place]:
     return head, place
 
 
-def _look_at_tiff(path: Path, pages: list[ifd.Directory]) -> tuple[Header, _Place]:
+def _look_at_tiff(path: Path, pages: list[ifd.Directory]) -> tuple[Header, Place]:
     full = [n for n, page in enumerate(pages) if not ifd.numbers(page, _SUBFILE, [0])[0] & _REDUCED_OR_MASK]
     if len(full) > 1:
         raise UserError(f"{path}: a TIFF of {len(full)} pages is not read; save its pages as files of their own first")
@@ -112,10 +113,11 @@ def _look_at_tiff(path: Path, pages: list[ifd.Directory]) -> tuple[Header, _Plac
         )
     else:
         head = eight_bit.look(path, number)
-    return head, _Place(number=number, page=page)
+    return head, Place(number=number, page=page)
 
 
-def _check_packages(found: Header) -> None:
+def check_packages(found: Header) -> None:
+    """Raises UserError where a package that reads this image is not installed."""
     if found.depth != "uint8":
         high_depth.need(found.path)
 
@@ -134,7 +136,7 @@ def _too_many(path: Path, max_pixels: int, size: str = "") -> TooManyPixels:
 
 
 @contextmanager
-def _named(path: Path, max_pixels: int) -> Iterator[None]:
+def named(path: Path, max_pixels: int) -> Iterator[None]:
     """Turns whatever a decoder raises into a UserError that names the file."""
     if not path.exists():
         raise UserError(f"{path}: there is no such file")

@@ -17,6 +17,14 @@ _LIVE_OUTPUTS = 6  # outputs as large as the largest of any layer that an encode
 _SAMPLE_SIDE = 16  # pixels; the side of the image that memory is measured on
 
 
+class TooLittleMemory(UserError):
+    """Even the smallest tile takes more memory than is allowed; ``needed`` bytes suffice."""
+
+    def __init__(self, problem: str, needed: int):
+        super().__init__(problem)
+        self.needed = needed
+
+
 @frozen
 class TilePlan:
     """How an image is divided into tiles, and its output into bands of rows. Made by ``plan_tiles``.
@@ -54,6 +62,7 @@ def plan_tiles(
     region: Region | None = None,
     memory: int | None = None,
     batch: int = 1,
+    row_bytes: int = 0,
 ) -> TilePlan:
     """Divide an image into tiles and bands, so that rendering it with ``render_bands`` takes about ``memory`` bytes.
 
@@ -65,12 +74,13 @@ def plan_tiles(
             Default: all of it.
         memory: bytes, besides the image and the output. Default: a quarter of what is free on a CPU, half on a GPU.
         batch: how many images are rendered at once.
+        row_bytes: bytes that the reader of the image holds for each row of a tile, at any width of the tile.
 
     Returns:
         A plan with the largest tiles that fit. Its ``overlap`` is above 0 where the result will be approximate: the
         model sees the whole image (``model.halo`` is None), and the image does not fit in one tile.
 
-    Raises UserError if even the smallest tile takes more memory.
+    Raises TooLittleMemory if even the smallest tile takes more memory.
 
     Example: an image of 60 x 80 pixels, enlarged 4 times in about 50 MB.
         >>> image = torch.rand(1, 3, 60, 80)
@@ -89,28 +99,36 @@ def plan_tiles(
     row = size[1] * batch * model.channels * 4  # bytes of one row of output
     rows = max(1, min(size[0], int(0.125 * memory) // row))  # a band, and as much again for its file's own numbers
     bytes_per_pixel = _bytes_per_pixel(model) * batch
-    area = int(0.5 * memory) // bytes_per_pixel
     halo, overlap = (max(image_size), 0) if model.halo is None else (model.halo, 0)
+    most_rows = memory // 8 // row_bytes if row_bytes else image_size[0]  # that the reader may hold
+    area = int(0.5 * memory) // bytes_per_pixel
     whole = None
     if model.num_statistics and region is not None:
-        whole = plan_tiles(model, image_size, grid_over_image(size, image_size, region), None, memory, batch)
+        over_image = grid_over_image(size, image_size, region)
+        whole = plan_tiles(model, image_size, over_image, None, memory, batch, row_bytes)
     seen = [min(side, part + 2 * (halo + model.multiple_of)) for side, part in zip(image_size, needed)]
-    if seen[0] * seen[1] <= area and (model.num_statistics is not None or rows == size[0]):
+    fits = seen[0] * seen[1] <= area and seen[0] <= most_rows
+    if fits and (model.num_statistics is not None or rows == size[0]):
         return TilePlan(needed, rows, halo, 0, whole)
     if model.num_statistics is None:
-        raise UserError(
+        enough = max(2 * bytes_per_pixel * seen[0] * seen[1], 8 * row_bytes * seen[0], 8 * row * size[0])
+        raise TooLittleMemory(
             f"memory: {memory / 1e6:.0f} MB are too few: this decoder's colors depend on all queries at once, so the "
-            "image cannot be cut into tiles; raise the limit, or render a smaller size or region"
+            "image cannot be cut into tiles; raise the limit, or render a smaller size or region",
+            enough,
         )
     if model.halo is None:
         halo, overlap = 0, _OVERLAP
     around = 2 * (halo + 2 * overlap + model.multiple_of)
     least = max(1, 4 * overlap)  # so that no pixel lies where three tiles overlap
-    high = max(least, min(needed[0], int(area**0.5) - around, int(rows * (bottom - top) / size[0])))
+    high = min(needed[0], int(area**0.5) - around, int(rows * (bottom - top) / size[0]))
+    high = max(least, high if most_rows >= image_size[0] else min(high, most_rows - around))
     wide = min(needed[1], area // (high + around) - around)
-    if wide < least:
-        enough = 2 * bytes_per_pixel * (least + around) ** 2
-        raise UserError(f"memory: {memory / 1e6:.0f} MB are too few for this model; at least {enough / 1e6:.0f} MB")
+    if wide < least or min(high + around, image_size[0]) > most_rows:
+        enough = max(2 * bytes_per_pixel * (least + around) ** 2, 8 * row_bytes * (least + around))
+        raise TooLittleMemory(
+            f"memory: {memory / 1e6:.0f} MB are too few for this model; at least {enough / 1e6:.0f} MB", enough
+        )
     return TilePlan((high, wide), rows, halo, overlap, whole)
 
 

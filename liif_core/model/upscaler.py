@@ -15,7 +15,8 @@ from liif_core.errors import UserError
 from liif_core.images import (
     Depth,
     Picture,
-    fill_transparent,
+    Source,
+    from_picture,
     from_planes,
     picture_from_array,
     picture_from_pillow,
@@ -69,7 +70,7 @@ def _upscale_picture(
     on_progress: OnProgress | None,
     precision: str,
 ) -> Picture:
-    renderer = PictureRenderer(model, picture, output)
+    renderer = PictureRenderer(model, from_picture(picture), output)
     plan = renderer.plan(memory or default_memory(device_of(model)))
     for note in (*picture.notes, *renderer.notes(plan)):
         _warn(note)
@@ -179,7 +180,7 @@ class PictureRenderer:
     Raises ValueError for a region that reaches beyond the picture, and for a model whose channels no picture has.
     """
 
-    def __init__(self, model: ContinuousModel, picture: Picture, output: OutputSize):
+    def __init__(self, model: ContinuousModel, picture: Source, output: OutputSize):
         output.check_region(picture.size)
         self.model = model
         self.batch = _PictureBatch(picture, model.channels)
@@ -192,7 +193,9 @@ class PictureRenderer:
 
     def plan(self, memory: int) -> TilePlan:
         """How to cut the picture so that rendering takes about ``memory`` bytes. Raises UserError for too few."""
-        return plan_tiles(self.model, self.within, self.size, self.region, memory, self.batch.images)
+        return plan_tiles(
+            self.model, self.within, self.size, self.region, memory, self.batch.images, self.batch.picture.row_bytes
+        )
 
     def notes(self, plan: TilePlan) -> list[str]:
         """Sentences for the user about what the result is not."""
@@ -227,6 +230,16 @@ def notes_on(model: ContinuousModel, plan: TilePlan, scale: Scale) -> list[str]:
     return notes
 
 
+def images_of(model_channels: int, channels: int, alpha: bool) -> int:
+    """How many images a model renders for a picture of 1 or 3 channels, with alpha or without.
+
+    Raises UserError for a model whose channels no picture has.
+    """
+    if model_channels not in (1, 3):
+        raise UserError(f"the model takes images of {model_channels} channels, and pictures have 1 or 3")
+    return (1 if channels == model_channels else channels) + alpha
+
+
 class _PictureBatch:
     """A picture as the batch of images that a model takes, and back.
 
@@ -234,26 +247,24 @@ class _PictureBatch:
     equal ones, whose mean is taken; a color image by a model of one channel, a channel at a time.
     """
 
-    def __init__(self, picture: Picture, channels: int):
-        if channels not in (1, 3):
-            raise UserError(f"the model takes images of {channels} channels, and pictures have 1 or 3")
-        self.picture = fill_transparent(picture)
+    def __init__(self, picture: Source, channels: int):
+        self.picture = picture
         self.model_channels = channels
-        self.colors = picture.color.shape[2]
+        self.colors = picture.channels
         self.flat_alpha: float | None = None  # of all pixels, where it is one: it need not be rendered
-        if picture.alpha is not None and picture.alpha.min() == picture.alpha.max():
-            _, corner = to_planes(picture, slice(0, 1), slice(0, 1))
+        self.has_alpha = picture.alpha_range is not None
+        if picture.alpha_range is not None and picture.alpha_range[0] == picture.alpha_range[1]:
+            _, corner = to_planes(picture.read(slice(0, 1), slice(0, 1)))
             assert corner is not None
             self.flat_alpha = float(corner[0, 0, 0])
-        self.has_alpha = picture.alpha is not None
         self.renders_alpha = self.has_alpha and self.flat_alpha is None
         self.channels = self.colors + self.has_alpha
-        self.color_images = 1 if self.colors == channels else self.colors
+        self.color_images = images_of(channels, self.colors, False)
         self.images = self.color_images + self.renders_alpha
 
     def read(self, rows: slice, columns: slice) -> Float[Tensor, "images model_channels h w"]:
         """A part of the picture."""
-        color, alpha = to_planes(self.picture, rows, columns)
+        color, alpha = to_planes(self.picture.read(rows, columns))
         planes = torch.from_numpy(color)
         images = [planes] if self.colors == self.model_channels else list(planes[:, None])
         if self.renders_alpha:

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import random
 import subprocess
 import sys
@@ -464,6 +465,52 @@ for memory in ("60MB", "240MB"):
     assert Image.open("b.png").size == (2000, 4000)
     with_60, with_240 = (float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("used "))
     assert 20 < with_60 < 72 < with_240
+
+
+def zeros(path, side, **options):
+    """A black RGB file."""
+    Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(path, **options)
+
+
+@pytest.mark.parametrize("name", ["large.jpg", "large.webp"])
+def test_the_memory_that_a_large_input_takes_is_said_before_it_is_decoded(place, run, monkeypatch, name):
+    zeros(name, 4000)
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+        result = run(name, "-o", "b.png", "--size", "40x40", "--memory", "60MB")
+    assert result.exit_code == 2
+    kind = "JPEG" if name.endswith("jpg") else "WEBP"
+    expected = rf"{name}: --memory: 60 MB are too few: this {kind} of 4000x4000 pixels is decoded as a whole, .* \d+ MB"
+    assert re.search(expected, result.output), result.output
+    assert "convert the image to a TIFF with tiles" in result.output and not Path("b.png").exists()
+    enough = re.search(r"give at least (\d+) MB", result.output)[1]
+    # Of a small region, so that it is quick: the memory is checked for it as for the whole picture.
+    region = ["--size", "40x40", "--region", "0,0,20,20"]
+    assert run(name, "-o", "b.png", *region, "--memory", f"{enough}MB").exit_code == 0
+    assert run(name, "-o", "c.png", *region, "--memory", f"{int(enough) * 3 // 4}MB").exit_code == 2
+
+
+@pytest.mark.parametrize("name, options", [("large.png", {"compress_level": 1}), ("large.tif", {})])
+def test_a_large_input_is_read_in_parts(place, run, name, options):
+    """Of 48 MB, in 60: what is rendered of a region is what a crop of the input gives where nothing else is near."""
+    pixels = np.zeros((4000, 4000, 3), np.uint8)
+    pixels[3000:3100, 2000:2100] = np.random.default_rng(0).integers(0, 256, (100, 100, 3))
+    Image.fromarray(pixels).save(name, **options)
+    Image.fromarray(pixels[2980:3120, 1980:2120]).save("crop.png")
+    size = ["--size", "120x120", "--memory", "60MB", "--region"]
+    assert run(name, "-o", "b.png", *size, "3020,2020,3060,2060").exit_code == 0
+    assert run("crop.png", "-o", "c.png", *size, "40,40,80,80").exit_code == 0
+    found, expected = (np.asarray(Image.open(path)).astype(int) for path in ("b.png", "c.png"))
+    assert np.ptp(found) > 100 and np.abs(found - expected).max() <= 1
+
+
+def test_too_little_memory_for_one_tile_beside_a_large_input_is_said(place, run):
+    zeros("large.png", 4000, compress_level=1)
+    result = run("large.png", "-o", "b.png", "--size", "40x40", "--memory", "10MB")
+    assert result.exit_code == 2 and "--memory: 10 MB are too few" in result.output, result.output
+    enough = re.search(r"give at least (\d+) MB", result.output)[1]
+    region = ["--size", "40x40", "--region", "0,0,20,20"]
+    assert run("large.png", "-o", "b.png", *region, "--memory", f"{enough}MB").exit_code == 0
 
 
 def test_the_limit_of_pixels_in_the_help_is_that_of_the_reader():

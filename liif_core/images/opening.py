@@ -1,0 +1,181 @@
+"""How a file is read in a given memory: in parts where its format allows it, or as a whole. Known before it is decoded.
+
+A small image is read as a whole. A larger one is read in parts, if it is a PNG that is not interlaced and not turned,
+or a TIFF of strips or tiles.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from attrs import evolve, frozen
+
+from liif_core.images import filling, high_depth, ifd, metadata, pillow_parts
+from liif_core.images.arrays import top
+from liif_core.images.formats import MAX_PIXELS
+from liif_core.images.picture import Header, Picture
+from liif_core.images.png_rows import open_rows
+from liif_core.images.reading import Place, check_packages, look, named, read_image
+from liif_core.images.source import (
+    Pixels,
+    ReadPart,
+    RowWindow,
+    Source,
+    as_seen,
+    band_rows,
+    from_picture,
+    in_blocks,
+    look_through,
+)
+from liif_core.images.tiff_parts import open_parts
+from liif_core.sizes import Size
+
+_PALETTES = ("P", "PA")  # of which only the colors that occur tell whether the picture is gray
+_SMALL = 32 << 20  # bytes; an image that takes less is read as a whole
+_PNG_BYTES = 24 << 20  # that inflating and decoding a band of a PNG takes, for rows of up to 2 MB
+_FILL_BYTES = 24  # per pixel, that ``fill_transparent`` takes besides the picture
+
+
+@frozen(eq=False)
+class Opening:
+    """How a file will be read.
+
+    ``peak`` is about how many bytes reading takes at most, and ``held`` how many while parts are read. For each row of
+    a part, ``row_bytes`` more are held. ``in_parts`` says whether the image is never in memory as a whole.
+    """
+
+    header: Header
+    peak: int
+    held: int
+    row_bytes: int
+    in_parts: bool
+    open: Callable[[], Source]
+
+
+def survey(path: str | Path, memory: int, max_pixels: int = MAX_PIXELS) -> Opening:
+    """How to read a file when about ``memory`` bytes may be used; nothing is decoded yet.
+
+    ``Opening.open`` then reads what must be known of the whole picture, and returns the picture, whose parts have
+    exactly the pixels of ``read_image``. It raises UserError as ``read_image`` does, and so does reading a part.
+
+    Raises UserError for all that ``header`` does.
+    """
+    path = Path(path)
+    with named(path, max_pixels):
+        found, place = look(path, max_pixels)
+        check_packages(found)
+        whole = _as_whole(found, place, max_pixels)
+        if whole.peak <= min(_SMALL, memory // 8):
+            return evolve(whole, open=lambda: from_picture(read_image(path, max_pixels)))
+        parts = _in_parts(found, place, max_pixels)
+    return whole if parts is None or parts.peak >= whole.peak else parts
+
+
+def _as_whole(found: Header, place: Place, max_pixels: int) -> Opening:
+    pixels = found.size[0] * found.size[1]
+    if found.depth == "uint8":
+
+        def opened() -> Source:
+            with named(found.path, max_pixels):
+                read, stored, first, turn = pillow_parts.decoded(found.path, place.bits, place.number, place.page)
+                return _finished(found, read, stored, first, turn, 0, 1, max_pixels)
+
+        return Opening(found, pillow_parts.peak(found, place.page), pillow_parts.held(found), 0, False, opened)
+    held = pixels * _pixel_bytes(found)
+    stored = held if place.page is None else pixels * _stored_bytes(place.page)
+    peak = held + 2 * stored + found.path.stat().st_size + (_FILL_BYTES * pixels if found.alpha else 0)
+    return Opening(found, peak, held, 0, False, lambda: from_picture(read_image(found.path, max_pixels)))
+
+
+def _in_parts(found: Header, place: Place, max_pixels: int) -> Opening | None:
+    """How to read a file in parts; None where that is not possible."""
+    row_bytes = found.size[1] * _pixel_bytes(found)
+    if place.page is None:
+        rows = open_rows(found.path) if found.format == "PNG" else None
+        if rows is None or rows.orientation > 2:
+            return None
+        held = _PNG_BYTES + 10 * row_bytes
+
+        def opened_png() -> Source:
+            with named(found.path, max_pixels):
+                first = Picture(np.empty(0), None, found.mode, (0.0, 1.0), rows.metadata)
+                read, stored = RowWindow(rows.blocks), (rows.height, rows.width)
+                return _finished(found, read, stored, first, rows.orientation, row_bytes, 1, max_pixels)
+
+        return Opening(found, held, held, row_bytes, True, opened_png)
+    parts, orientation = open_parts(found.path, place.page), metadata.from_directory(place.page)[1]
+    if parts is None or (orientation > 4 and not parts.tiled):
+        return None
+    if parts.deep:
+        high_depth.check_whole(found.path, place.page)
+    held = parts.part_bytes() + (0 if parts.tiled else 2 * parts.part[0] * row_bytes)
+    peak = held + (2 * parts.part[orientation > 4] * row_bytes if parts.tiled and _is_seen(found) else 0)
+
+    def opened_tiff() -> Source:
+        with named(found.path, max_pixels):
+            read = parts.read if parts.tiled else RowWindow(parts.blocks)
+            step, held_rows = parts.part[orientation > 4], 0 if parts.tiled else row_bytes
+            return _finished(found, read, parts.size, parts.first(), orientation, held_rows, step, max_pixels)
+
+    return Opening(found, peak, held, 0 if parts.tiled else row_bytes, True, opened_tiff)
+
+
+def _finished(
+    found: Header,
+    stored: ReadPart,
+    stored_size: Size,
+    first: Picture,
+    orientation: int,
+    row_bytes: int,
+    step: int,
+    max_pixels: int,
+) -> Source:
+    """The source whose pixels as stored are read by ``stored``; ``first`` has its metadata and notes.
+
+    ``step`` is how many rows are decoded together anyway.
+    """
+    size = stored_size[::-1] if orientation > 4 else stored_size  # a PNG may name its orientation after its pixels
+    read = as_seen(stored, stored_size, orientation)
+    span, alpha_range, channels, notes = (0.0, top(found.depth)), None, found.channels, list(first.notes)
+    blocks = in_blocks(read, size, max(step, band_rows(size[1] * _pixel_bytes(found))))
+    if _is_seen(found):
+        facts = look_through(found.path, blocks(0))
+        alpha_range = facts.alpha_range
+        if found.mode in _PALETTES:
+            channels = facts.channels
+        if found.depth == "float32":
+            span, beyond = high_depth.span_between(facts.low, facts.high)
+            notes += beyond
+    if alpha_range is not None and alpha_range[0] == 0 < alpha_range[1]:
+        read, row_bytes = filling.filled_in_file(found.path, blocks(0), size, channels, found.depth), 0
+    kept, foreign = metadata.own_icc(first.metadata, channels)
+
+    def part(rows: slice, columns: slice) -> Pixels:
+        with named(found.path, max_pixels):
+            return read(rows, columns)
+
+    return Source(
+        size=size,
+        channels=channels,
+        depth=found.depth,
+        span=span,
+        alpha_range=alpha_range,
+        mode=found.mode,
+        part=part,
+        row_bytes=row_bytes,
+        metadata=kept,
+        notes=(*notes, *foreign),
+    )
+
+
+def _is_seen(found: Header) -> bool:
+    """Whether all pixels must be seen before the first is rendered."""
+    return found.alpha or found.depth == "float32" or found.mode in _PALETTES
+
+
+def _pixel_bytes(found: Header) -> int:
+    return (found.channels + found.alpha) * np.dtype(found.depth).itemsize
+
+
+def _stored_bytes(page: ifd.Directory) -> int:
+    return int(ifd.numbers(page, 277, [1])[0] * max(ifd.numbers(page, 258, [1])) // 8)
