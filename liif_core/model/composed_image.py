@@ -9,6 +9,7 @@ from attrs import evolve
 from torch import Tensor
 
 from liif_core.model.continuous import QUERY_CHUNK, ContinuousImage, RunningMean, Statistics, TilePlacement
+from liif_core.model.device import moved
 from liif_core.model.frame import Frame
 from liif_core.model.gathering import as_rows, blend, gather
 from liif_core.model.grid_decoding import GridDecoding
@@ -88,9 +89,9 @@ class ComposedImage(ContinuousImage):
         rows, columns = map(plan_axis, model.sampling.axes(query, self.frame.grid))
         if rows is None or columns is None:
             return None
-        cell = query.cell.to(self.device)
+        cell = moved(query.cell, self.device)
         decoding = GridDecoding(
-            rows, columns, model.decoder, model.sampling, self.maps(cell), self.field.grid,
+            rows, columns, model.decoder, model.sampling, self.maps(cell, query.known_cell), self.field.grid,
             corner=(self.frame.top, self.frame.left), conditions=self._image_conditions(cell.view(1, 2)),
         )  # fmt: skip
         return decoding if decoding.pays() else None
@@ -99,7 +100,7 @@ class ComposedImage(ContinuousImage):
         """The LR image interpolated at a pixel grid: along columns, then along rows."""
         image = self.field.image
         for dim, axis, first in ((3, columns, self.tile.left), (2, rows, self.tile.top)):
-            index, weight = pixels_along(axis.to(self.device), self.size[dim - 2], self.model.residual)
+            index, weight = pixels_along(moved(axis, self.device), self.size[dim - 2], self.model.residual)
             parts = [image.index_select(dim, i - first) * w.view(-1, *[1] * (3 - dim)) for i, w in zip(index, weight)]
             image = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
         return image

@@ -40,8 +40,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor`` on ``device``. A copy from the CPU to a CUDA GPU is made in the order of the GPU's work, through pinned
-    memory, so that the host does not wait for it.
+    """``tensor`` on ``device``. A copy from the CPU to a CUDA GPU is made from pinned memory, in the
+    order of the GPU's work, so that the host does not wait for it.
     """
     # a tensor that is pinned already could change before the copy is made
     if device.type != "cuda" or tensor.device.type != "cpu" or tensor.is_pinned():

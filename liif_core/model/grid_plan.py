@@ -5,9 +5,10 @@ columns. Blocks of neighboring codes overlap, as a pixel reads several codes.
 """
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
+from liif_core.model.device import moved
 from liif_core.model.protocols import AxisSites
 
 
@@ -53,8 +54,9 @@ class AxisPlan:
 
     def to(self, device: torch.device) -> "AxisPlan":
         """The same plan with its tensors on a device."""
-        sites = AxisSites(self.sites.index.to(device), self.sites.offset.to(device))
-        return AxisPlan(sites, self.first, self.place.to(device), self.offset.to(device), self.counts, self.spans)
+        sites = AxisSites(moved(self.sites.index, device), moved(self.sites.offset, device))
+        place, offset = moved(self.place, device), moved(self.offset, device)
+        return evolve(self, sites=sites, place=place, offset=offset)
 
 
 def plan_axis(sites: AxisSites) -> AxisPlan | None:
