@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from liif_core.model.composed_image import ComposedImage
 from liif_core.model.continuous import ContinuousModel, TilePlacement
-from liif_core.model.device import eval_mode
+from liif_core.model.device import eval_mode, moved
 from liif_core.model.frame import frame_of, padded, scaled_slice, without_cuts
 from liif_core.model.geometry import mirrored
 from liif_core.shapes import Float
@@ -115,7 +115,7 @@ class ComposedModel(ContinuousModel):
         for dim, side in ((2, height), (3, width)):
             wanted = padded(side, self.multiple_of)
             if side != wanted:
-                signal = signal.index_select(dim, mirrored(side, wanted).to(signal.device))
+                signal = signal.index_select(dim, moved(mirrored(side, wanted), signal.device))
         encoded = self.encoder(signal.contiguous(memory_format=torch.channels_last))
         if encoded.shape[-2:] == signal.shape[-2:]:
             return encoded[:, :, :height, :width], 1
