@@ -70,7 +70,7 @@ class ComposedImage(ContinuousImage):
     def render_grid(
         self, rows: Tensor, columns: Tensor, cell: Tensor, chunk_size: int | None = None, statistics: Statistics = ()
     ) -> Tensor:
-        decoding = None if torch.is_grad_enabled() else self._grid_decoding(Query.grid(rows.cpu(), columns.cpu(), cell))
+        decoding = self._grid_decoding(rows, columns, cell)
         if decoding is None:
             return super().render_grid(rows, columns, cell, chunk_size, statistics)
         colors = decoding.colors(self.channels)
@@ -78,12 +78,14 @@ class ComposedImage(ContinuousImage):
             colors += self._grid_residual(rows, columns)
         return colors.mul_(0.5).add_(0.5)
 
-    def _grid_decoding(self, query: Query) -> GridDecoding | None:
+    def _grid_decoding(self, rows_at: Tensor, columns_at: Tensor, cell_size: Tensor) -> GridDecoding | None:
         """How to decode a pixel grid code by code; None where the parts cannot do that, or where it is not better."""
         model = self.model
         able = isinstance(model.decoder, BlockDecoder) and isinstance(model.sampling, GridSampling)
-        if not able or any(conditioning.scope == "query" for conditioning in model.conditioning):
+        able = able and all(conditioning.scope != "query" for conditioning in model.conditioning)
+        if torch.is_grad_enabled() or not able:
             return None
+        query = _on_host(rows_at, columns_at, cell_size)
         if self.frame.size != self.size:
             query = _in_frame(query, self.size, self.frame.size)
         rows, columns = map(plan_axis, model.sampling.axes(query, self.frame.grid))
@@ -192,6 +194,14 @@ class _ImageConditions(dict[str, Tensor]):
     def __missing__(self, name: str) -> Tensor:
         known = ", ".join(map(repr, self)) or "none"
         raise ValueError(f"'prepare' needs the condition {name!r} with scope 'image'; of that scope here: {known}")
+
+
+def _on_host(rows: Tensor, columns: Tensor, cell: Tensor) -> Query:
+    """A pixel grid on the CPU, read from a GPU in one copy."""
+    if any(part.device.type != "cpu" for part in (rows, columns, cell)):
+        parts = [part.float().to(rows.device) for part in (rows, columns, cell)]
+        rows, columns, cell = torch.cat(parts).cpu().split([len(part) for part in parts])
+    return Query.grid(rows, columns, cell)
 
 
 def _in_frame(query: Query, size: Size, frame: Size) -> Query:

@@ -40,9 +40,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor`` on ``device``. A copy from the CPU to a CUDA GPU is made from pinned memory, in the
-    order of the GPU's work, so that the host does not wait for it.
-    """
+    """``tensor`` on ``device``. The host does not wait for a copy to a CUDA GPU: it is made through pinned memory."""
     # a tensor that is pinned already could change before the copy is made
     if device.type != "cuda" or tensor.device.type != "cpu" or tensor.is_pinned():
         return tensor.to(device)

@@ -36,8 +36,8 @@ class Query:
     def points(cls, coord: Shaped[Tensor, "b *Q 2"], cell: Shaped[Tensor, "..."]) -> "Query":
         """Scattered points: ``coord`` (B, N, 2), or a grid (B, H, W, 2); ``cell`` broadcastable to it from the right.
 
-        The query is on the device of ``coord``. A cell for all points is best given on the CPU: decoders that prepare an
-        image for one cell need its values there, and reading them from a GPU means to wait for it.
+        The query is on the device of ``coord``. A cell for all points is best given on the CPU: decoders that prepare
+        an image for one cell need its values there, and reading them from a GPU means to wait for it.
 
         Raises ValueError for shapes that do not fit.
         """

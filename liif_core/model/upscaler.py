@@ -139,7 +139,7 @@ def _in_tiles(
     with eval_mode(model):
         for band in render_bands(
             model, lambda rows, columns: batch[:, :, rows, columns].float(), image_size, size, plan,
-            region=output.region, precision=precision, on_progress=progress,
+            region=output.region, precision=precision, on_progress=progress, to_host=batch.device != device,
         ):  # fmt: skip
             larger[:, :, first : first + band.shape[2]] = band.clamp(0, 1)
             first += band.shape[2]

@@ -35,8 +35,8 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path, images: str, model: dict[str, Any]) -> dict[str, Any]:
     """The dictionary of ``write_state``, of this version or an older one, with ``progress`` as a ``Progress``.
 
-    Tensors are on the CPU. ``images`` is the fingerprint of the training images, ``model`` the run's ``[model]`` table. Raises UserError for a
-    file that is damaged, and for a run that was trained on other images.
+    Tensors are on the CPU. ``images`` is the fingerprint of the training images, ``model`` the run's ``[model]`` table.
+    Raises UserError for a file that is damaged, and for a run that was trained on other images.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

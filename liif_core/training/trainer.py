@@ -257,8 +257,7 @@ class Trainer:
 
         Raises ValueError without a ``folder``.
         """
-        experiment = to_builtin(self.experiment)
-        at, scale = self.progress, self.experiment.data.scale
+        experiment, at, scale = to_builtin(self.experiment), self.progress, self.experiment.data.scale
         checkpoint = Checkpoint(self.eval_model.state_dict(), experiment, scale, at.step, at.best, self.plugins)
         save_checkpoint(self._checkpoint(name), checkpoint)
 
