@@ -1,11 +1,12 @@
-"""Compare the decoders: the same encoder and image for all, each with the sizes of its paper and random weights.
+"""Compare the decoders with each other and with the papers' formulas, with random weights, on the same features.
 
     python benchmarks/decoders.py [--size 180 320] [--scales 2 4 8] [--rounds 3] [--only lte srno] [--json FILE]
 
-Measured is everything after the encoder: what is prepared once per image, and all queries. Times are minima over the
-rounds; in each round the decoders take turns. Multiply-adds are counted while the whole image is rendered, and divided
-by the number of output pixels. Peak memory is that of a process that renders once, beyond its memory once the features
-are computed.
+Measured is everything after the encoder: what is prepared once per image, and all queries. "Plain" is the formula of
+``formulas.py``, in chunks of 30,000 queries. Times are minima over the rounds, in which "plain" and "ours" take turns.
+Multiply-adds are counted while the whole image is rendered, and divided by the number of output pixels. "Limit" is how
+many times faster exact float32 could be if all of these ran at the rate of large matrix products, which is timed first.
+Peak memory is that of a process that renders once, beyond its memory once the features are computed.
 """
 
 import argparse
@@ -15,8 +16,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from formulas import plain_decode
+from render import matrix_rate
 from torch import nn
 
 import liif_core
@@ -65,6 +69,14 @@ def seconds(model: liif_core.ContinuousModel, image: torch.Tensor, size: tuple[i
     return time.perf_counter() - started
 
 
+def plain_seconds(
+    name: str, model: liif_core.ContinuousModel, image: torch.Tensor, size: tuple[int, int]
+) -> tuple[float, torch.Tensor]:
+    started = time.perf_counter()
+    colors = plain_decode(name, model, model.encoder.features, image, size)
+    return time.perf_counter() - started, colors
+
+
 def operations(model: liif_core.ContinuousModel, image: torch.Tensor, size: tuple[int, int]) -> float:
     """Multiply-adds for each output pixel."""
     picture = model.encode(image)
@@ -93,6 +105,38 @@ def peak_memory(name: str, low: list[int], scale: float) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def compared(
+    name: str, image: torch.Tensor, size: tuple[int, int], scale: float, rounds: int, rate: float
+) -> dict[str, Any]:
+    model, plain, ours = made(name, image), [], []
+    for _ in range(rounds):
+        taken, expected = plain_seconds(name, model, image, size)
+        plain.append(taken)
+        ours.append(seconds(model, image, size))
+    count, pixels = operations(model, image, size), size[0] * size[1]
+    difference = (model.encode(image).render(size) - expected).abs().max().item()
+    return {
+        "scale": scale,
+        "decoder": name,
+        "multiply_adds": count,
+        "plain_seconds": min(plain),
+        "seconds": min(ours),
+        "times_faster": min(plain) / min(ours),
+        "limit": min(plain) / (2 * count * pixels / rate),
+        "megapixels_per_second": pixels / 1e6 / min(ours),
+        "peak_megabytes": peak_memory(name, list(image.shape[-2:]), scale) / 1e6,
+        "max_difference": difference,
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"| x{row['scale']:g} | {row['decoder']} | {row['multiply_adds']:,.0f} | {row['plain_seconds']:.2f} "
+        f"| {row['seconds']:.2f} | {row['times_faster']:.1f} | {row['limit']:.1f} "
+        f"| {row['megapixels_per_second']:.3f} | {row['peak_megabytes']:.0f} | {row['max_difference']:.1e} |"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=[180, 320], metavar=("H", "W"))
@@ -110,35 +154,18 @@ def main() -> None:
     with torch.inference_mode():
         if options.peak:
             return print_peak(options.peak, image, at(options.scales[0]))
+        rate = matrix_rate()
+        high, wide = options.size
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}; "
-              f"image of {options.size[0]} x {options.size[1]}")  # fmt: skip
-        models = {name: made(name, image) for name in options.only}
-        print("| scale | decoder | parameters | multiply-adds per output pixel | s | MP/s | peak MB |")
-        print("|---|---|---:|---:|---:|---:|---:|")
+              f"image of {high} x {wide}; large matrix products: {rate / 1e9:.0f} GFLOP/s")  # fmt: skip
+        print("| scale | decoder | multiply-adds per output pixel | plain, s | ours, s | times faster | limit "
+              "| ours, MP/s | peak MB | max difference |")  # fmt: skip
+        print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
         rows = []
         for scale in options.scales:
-            size = at(scale)
-            times: dict[str, list[float]] = {name: [] for name in models}
-            for _ in range(options.rounds + 1):  # the first is a warm-up
-                for name, model in models.items():
-                    times[name].append(seconds(model, image, size))
-            for name, model in models.items():
-                best = min(times[name][1:])
-                row = {
-                    "scale": scale,
-                    "decoder": name,
-                    "parameters": sum(p.numel() for p in model.decoder.parameters()),
-                    "multiply_adds": operations(model, image, size),
-                    "seconds": best,
-                    "megapixels_per_second": size[0] * size[1] / 1e6 / best,
-                    "peak_megabytes": peak_memory(name, options.size, scale) / 1e6,
-                }
-                rows.append(row)
-                print(
-                    f"| x{scale:g} | {name} | {row['parameters']:,} | {row['multiply_adds']:,.0f} | {best:.2f} "
-                    f"| {row['megapixels_per_second']:.3f} | {row['peak_megabytes']:.0f} |",
-                    flush=True,
-                )
+            for name in options.only:
+                rows.append(compared(name, image, at(scale), scale, options.rounds, rate))
+                print(line(rows[-1]), flush=True)
     if options.json:
         options.json.write_text(json.dumps({"torch": torch.__version__, "size": options.size, "rows": rows}, indent=2))
 

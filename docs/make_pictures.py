@@ -147,6 +147,33 @@ def draw_offset(path: Path) -> None:
     plt.close(figure)
 
 
+def draw_blocks(path: Path) -> None:
+    """The block of pixels that reads one code, and that of the next code, at a whole scale."""
+    scale, code = 4, 7
+    rows, columns = (make_coord((scale * n,)).flatten() for n in GRID)
+    cell = torch.tensor([2 / (scale * n) for n in GRID])
+    index = model().sampling(Query.grid(rows, columns, cell), GRID).index[:, 0]  # (K, H, W)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+    for axes in (left, right):
+        image_axes(axes)
+    for number, color, axes in ((code, ORANGE, left), (code, ORANGE, right), (code + 1, BLUE, right)):
+        down, across = (index == number).any(0).nonzero().unbind(1)
+        for row, column in zip(down.tolist(), across.tolist()):
+            axes.plot(columns[column], rows[row], "s", color=color, ms=4, alpha=0.45, zorder=3)
+        y, x = code_position(number)
+        axes.plot(x, y, "o", color=color, ms=10, zorder=5)
+    down, across = (index == code).any(0).nonzero().unbind(1)
+    for row in down.unique().tolist():
+        left.plot([-1.08, -1.02], [rows[row]] * 2, color=ORANGE, lw=2, clip_on=False)
+    for column in across.unique().tolist():
+        left.plot([columns[column]] * 2, [-1.08, -1.02], color=ORANGE, lw=2, clip_on=False)
+    count = f"{len(down.unique())} rows times {len(across.unique())} columns"
+    left.set_title(f"x{scale}: one code is read by {count} of pixels", color=INK)
+    right.set_title("Blocks overlap: colors are added with their weights", color=INK)
+    figure.savefig(path, dpi=DPI, facecolor="white", metadata={"Software": None})
+    plt.close(figure)
+
+
 def draw_tiles(path: Path) -> None:
     """The tiles of a plan, with the halo of one of them."""
     within, scale = (480, 640), 1
@@ -183,7 +210,7 @@ def draw_tiles(path: Path) -> None:
     plt.close(figure)
 
 
-PICTURES = {"query.png": draw_query, "offset.png": draw_offset, "tiles.png": draw_tiles}
+PICTURES = {"query.png": draw_query, "offset.png": draw_offset, "blocks.png": draw_blocks, "tiles.png": draw_tiles}
 
 
 def main(folder: Path) -> None:

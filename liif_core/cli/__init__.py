@@ -22,8 +22,10 @@ def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapper(*args: Any, plugins: tuple[str, ...] = (), **kwargs: Any) -> Any:
+        from liif_core.cli.waiting import wait_briefly
         from liif_core.errors import Interrupted, UserError
 
+        wait_briefly()
         try:
             with warnings.catch_warnings(), _with_plugins(plugins):
                 warnings.showwarning = _show_warning(warnings.showwarning)
