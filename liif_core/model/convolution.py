@@ -45,13 +45,9 @@ def _is_fusible(x: Tensor, layer: nn.Conv2d, plus: Tensor | None) -> bool:
         return False
     if not FUSED or x.device.type != "cpu" or torch.compiler.is_compiling() or layer.padding_mode != "zeros":
         return False
-    if (
-        isinstance(layer.padding, str)
-        or type(layer) is not nn.Conv2d
-        or layer._forward_hooks
-        or layer._forward_pre_hooks
-        or 0 in x.shape
-    ):
+    if type(layer) is not nn.Conv2d or layer._forward_hooks or layer._forward_pre_hooks:
+        return False
+    if isinstance(layer.padding, str) or 0 in x.shape:
         return False
     if torch.is_autocast_enabled("cpu"):
         return torch.get_autocast_dtype("cpu") == torch.bfloat16 and has_bf16_kernels()

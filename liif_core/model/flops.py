@@ -39,7 +39,8 @@ def _fused_linear(x: list[int], weight: list[int], *_: Any, **__: Any) -> int:
 def _fused_convolution(*shapes: Any, out_shape: list[int], **_: Any) -> int:
     """Of an input and a weight, and with a sum, the second summand between them."""
     weight = shapes[2] if shapes[2] is not None and len(shapes[2]) == 4 else shapes[1]
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+    operations: int = 2 * math.prod(out_shape) * math.prod(weight[1:])
+    return operations
 
 
 def _attention(query: list[int], key: list[int], value: list[int], *_: Any, **__: Any) -> int:
