@@ -1,9 +1,10 @@
-"""Building blocks for plugins: linear layers, nearest codes, Fourier features, and a check of conditions."""
+"""Building blocks for plugins: linear layers, convolutions, nearest codes, plane waves, and a check of conditions."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
+from liif_core.model.convolution import fused_conv
 from liif_core.model.linear import float32_linear, fused_linear, linear
 from liif_core.model.waves import fourier_block, fourier_features, phases, y_then_x
 
@@ -12,6 +13,7 @@ __all__ = [
     "float32_linear",
     "fourier_block",
     "fourier_features",
+    "fused_conv",
     "fused_linear",
     "linear",
     "nearest_code",

@@ -262,7 +262,7 @@ GOOD = pixels(5, 6, 3)
         (GOOD, {"scale": 2, "memory": 10}, ValueError, "memory: expected at least 1MB"),
         (GOOD, {"scale": 2, "memory": []}, TypeError, "memory: "),
         (GOOD, {"scale": 2, "on_progress": 3}, TypeError, "on_progress: "),
-        (GOOD, {"scale": 2, "precision": "bf16"}, ValueError, "precision: 'bf16' needs a GPU"),
+        (GOOD, {"scale": 2, "precision": "fp16"}, ValueError, "precision: 'fp16' needs a GPU"),
         (GOOD, {"scale": 2, "precision": "half"}, ValueError, "precision: expected 'float32', 'bf16' or 'fp16'"),
         ("photo.png", {"scale": 2}, TypeError, "image: expected a PIL image, a numpy array .*, got str"),
         (GOOD.astype(np.int64), {"scale": 2}, TypeError, "image: .*int64"),

@@ -48,7 +48,7 @@ def evaluate_checkpoint(
     if problems:
         raise UserError(*problems)
     target = pick_device(device or "auto")
-    autocast(target, precision)  # refuses half precision on a CPU before anything is read
+    autocast(target, precision)  # refuses half precision that the device lacks before anything is read
     registry = discover()
     loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
     model = model_of(loaded, registry, str(checkpoint)).to(target).eval()

@@ -60,7 +60,7 @@ def run_experiment(
     file = read_experiment_file(path)
     resolved = resolve(file, registry, profile, overrides)
     device = pick_device(resolved.experiment.run.device)
-    autocast(device, resolved.experiment.run.precision)  # refuses half precision on a CPU before any work
+    autocast(device, resolved.experiment.run.precision)  # refuses half precision that the device lacks before any work
     model = fresh_model(resolved.experiment)
     try:
         images, validation = open_data(resolved.experiment)

@@ -77,7 +77,7 @@ def upscale(
         raise UserError(*problems)
     give_freed_blocks_back()
     target = pick_device(device or _own_device(rank, world))
-    autocast(target, precision)  # refuses half precision on a CPU before anything is read
+    autocast(target, precision)  # refuses half precision that the device lacks before anything is read
     settings = Settings(
         load(checkpoint, target), output_sizes, precision, limit or default_memory(target), max_pixels, format,
         Encoding(quality=quality, lossless=lossless), quiet,

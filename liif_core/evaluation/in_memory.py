@@ -53,7 +53,7 @@ def evaluate(
         lr: the low-resolution images that belong to ``images``, in the same order, for a single scale; by default they
             are made by Pillow's bicubic filter on uint8.
         ssim: measure SSIM too; needs scikit-image.
-        precision: "float32", or "bf16" or "fp16" on a GPU.
+        precision: "float32"; "bf16", on a GPU or a CPU that has it; or "fp16", on a GPU.
         progress: show a progress bar on stderr.
 
     Returns a ``Score`` for each scale, in their order.

@@ -267,7 +267,9 @@ class RunSpec:
     """``[run]``: the device and the precision; they change results by rounding only."""
 
     device: str = option("Device: auto, cpu, cuda, cuda:N or mps.", "auto")
-    precision: Precision = option("Precision of matrix products and convolutions; bf16 and fp16 need a GPU.", "float32")
+    precision: Precision = option(
+        "Precision of matrix products and convolutions; bf16 needs a GPU or a CPU that has it, fp16 a GPU.", "float32"
+    )
     deterministic: bool = option(
         "Whether to use only operations that repeat exactly, so that resumed runs match bit for bit on a GPU.", True
     )

@@ -238,7 +238,7 @@ class ContinuousModel(nn.Module, ABC):
                 as "300MB". Larger images are rendered in tiles, with the same result. Default: a quarter of what is
                 free, or half of what is free on a GPU.
             on_progress: a function that is called with the fraction that is done, from 0 to 1.
-            precision: "float32", or on a GPU "bf16" or "fp16".
+            precision: "float32"; "bf16", on a GPU or a CPU that has it; or "fp16", on a GPU.
 
         Returns:
             An image of the same kind, type and device, with values in [0, 1] for floats. A tensor that requires a

@@ -1,5 +1,7 @@
 """Devices, precision, and evaluation mode."""
 
+import functools
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
@@ -65,10 +67,23 @@ def precision_problems(name: str) -> list[str]:
     return [] if name in known else [f"--precision {name}: expected {', '.join(known[:-1])} or {known[-1]}"]
 
 
+@functools.cache
+def cpu_has_bf16() -> bool:
+    """Whether this CPU computes in bf16: with AVX512-BF16, AMX, or the BF16 extension of Arm.
+
+    torch computes in bf16 on other CPUs too, by conversion to float32 and back, which gains nothing.
+    """
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        return torch.backends.mkldnn.is_available() and supported is not None and bool(supported())
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context for matrix products in ``precision``: "float32", "bf16" or "fp16".
 
-    Raises UserError for another name, and for half precision on a CPU.
+    Raises UserError for another name, for "fp16" on a CPU, and for "bf16" on a CPU without instructions for it.
     """
     if precision not in ("float32", *_DTYPES):
         raise UserError(f"precision: expected 'float32', 'bf16' or 'fp16', got {precision!r}")
@@ -76,6 +91,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
         if device.type == "cuda":  # torch's default lets convolutions round to TF32
             torch.backends.cudnn.allow_tf32 = False
         return nullcontext()
-    if device.type == "cpu":
+    if device.type == "cpu" and precision == "bf16" and not cpu_has_bf16():
+        raise UserError(
+            "precision: 'bf16' needs a GPU, or a CPU with AVX512-BF16, AMX or Arm's BF16, which this one lacks; "
+            "use precision = 'float32'"
+        )
+    if device.type == "cpu" and precision == "fp16":
         raise UserError(f"precision: {precision!r} needs a GPU; on the CPU use precision = 'float32'")
     return torch.autocast(device.type, _DTYPES[precision])

@@ -17,6 +17,8 @@ def counter() -> FlopCounterMode:
         extra[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = _attention
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         extra[torch.ops.mkldnn._linear_pointwise] = _fused_linear
+    if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        extra[torch.ops.mkldnn._convolution_pointwise] = _fused_convolution
     return FlopCounterMode(display=False, custom_mapping=extra)
 
 
@@ -32,6 +34,13 @@ def _product(_: Any, a: list[int], b: list[int], **__: Any) -> int:
 
 def _fused_linear(x: list[int], weight: list[int], *_: Any, **__: Any) -> int:
     return 2 * x[0] * x[1] * weight[0]
+
+
+def _fused_convolution(*shapes: Any, out_shape: list[int], **_: Any) -> int:
+    """Of an input and a weight, and with a sum, the second summand between them."""
+    weight = shapes[2] if shapes[2] is not None and len(shapes[2]) == 4 else shapes[1]
+    operations: int = 2 * math.prod(out_shape) * math.prod(weight[1:])
+    return operations
 
 
 def _attention(query: list[int], key: list[int], value: list[int], *_: Any, **__: Any) -> int:

@@ -57,14 +57,14 @@ def _is_fusible(x: Tensor, weight: Tensor) -> bool:
     if not FUSED or x.device.type != "cpu" or not weight.is_contiguous() or torch.compiler.is_compiling():
         return False
     if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") == torch.bfloat16 and _has_bf16_kernels()
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16 and has_bf16_kernels()
     return x.dtype == weight.dtype == torch.float32 or (
-        x.dtype == weight.dtype == torch.bfloat16 and _has_bf16_kernels()
+        x.dtype == weight.dtype == torch.bfloat16 and has_bf16_kernels()
     )
 
 
 @functools.cache
-def _has_bf16_kernels() -> bool:
+def has_bf16_kernels() -> bool:
     """Whether oneDNN has kernels for bf16 on this machine, natively or by emulation."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and bool(supported())

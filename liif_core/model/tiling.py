@@ -75,7 +75,7 @@ def render_bands(
         plan: how to divide the image, from ``plan_tiles`` with the same sizes and region. See there for an example.
         region: (top, left, bottom, right), in pixels of the image, fractions allowed: the part to render.
         device: where to compute, and where the model is. Default: where the model is.
-        precision: "float32", or on a GPU "bf16" or "fp16".
+        precision: "float32"; "bf16", on a GPU or a CPU that has it; or "fp16", on a GPU.
         on_progress: a function that is called with the number of output pixels processed since its last call. They sum
             to more than the output has where statistics of all queries are computed first. A GPU counts what was
             started, and may be up to two bands behind.
@@ -85,7 +85,7 @@ def render_bands(
         Bands (B, channels, rows, W), at most ``plan.rows`` high where tiles do not overlap, float32, in [0, 1] space,
         not clamped. Together they have the rows of the output. A CUDA GPU computes the next band while one is used.
 
-    Raises UserError if a GPU runs out of memory, or cannot compute in ``precision``.
+    Raises UserError if a GPU runs out of memory, or the device cannot compute in ``precision``.
     """
     bands = _bands(model, read, image_size, size, plan, region, device, precision, on_progress)
     try:

@@ -86,7 +86,7 @@ class Trainer:
                 f"model: it has {model.channels} channels, and the experiment's model has {experiment.model.channels}"
             )
         self.device = pick_device(str(device))
-        autocast(self.device, experiment.run.precision)  # refuses half precision on a CPU
+        autocast(self.device, experiment.run.precision)  # refuses half precision that the device lacks
         self.experiment = experiment
         self.spec = spec = experiment.train
         self.images = images

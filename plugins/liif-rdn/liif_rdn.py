@@ -9,6 +9,7 @@ from attrs.validators import ge, optional
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
+from liif_core.nn import fused_conv
 
 CONFIGURATIONS = {"A": (20, 6, 32), "B": (16, 8, 64)}  # blocks, layers in each, growth
 
@@ -37,8 +38,8 @@ class DenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         seen = x
         for layer in self.layers:
-            seen = torch.cat([seen, layer(seen).relu_()], dim=1)
-        return x + self.fusion(seen)
+            seen = torch.cat([seen, fused_conv(seen, layer, "relu")], dim=1)
+        return fused_conv(seen, self.fusion, plus=x)
 
 
 class RDN(nn.Module):
@@ -64,7 +65,7 @@ class RDN(nn.Module):
         for block in self.blocks:
             x = block(x)
             outputs.append(x)
-        return head + self.tail(self.fusion(torch.cat(outputs, dim=1)))
+        return fused_conv(self.fusion(torch.cat(outputs, dim=1)), self.tail, plus=head)
 
 
 def _import_rdn(arguments: dict, state: dict) -> tuple[dict, dict]:

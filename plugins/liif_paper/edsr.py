@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
 from liif_core.importing import renamed
+from liif_core.nn import fused_conv
 
 
 @frozen
@@ -28,8 +29,10 @@ class ResidualBlock(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.second(self.first(x).relu_())
-        return x + (change if self.scale == 1 else change * self.scale)
+        hidden = fused_conv(x, self.first, "relu")
+        if self.scale == 1:
+            return fused_conv(hidden, self.second, plus=x)
+        return x + self.second(hidden) * self.scale
 
 
 class EDSR(nn.Module):
@@ -48,7 +51,7 @@ class EDSR(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         head = self.head(image)
-        return head + self.tail(self.blocks(head))
+        return fused_conv(self.blocks(head), self.tail, plus=head)
 
 
 def _import_edsr(arguments: dict, state: dict, *, published: EDSROptions) -> tuple[dict, dict]:

@@ -1,12 +1,14 @@
 """RCAN without its upsampler (Zhang et al., Image Super-Resolution Using Very Deep Residual Channel Attention Networks,
 ECCV 2018)."""
 
+import torch
 from attrs import frozen
 from attrs.validators import ge
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
 from liif_core.importing import renamed
+from liif_core.nn import fused_conv
 
 
 @frozen
@@ -45,8 +47,8 @@ class Block(nn.Module):
         self.attention = ChannelAttention(channels, reduction)
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.second(self.first(x).relu_())
-        return x + change * self.attention(change)
+        change = self.second(fused_conv(x, self.first, "relu"))
+        return torch.addcmul(x, change, self.attention(change))
 
 
 class Group(nn.Module):
@@ -59,7 +61,7 @@ class Group(nn.Module):
         self.tail = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.tail(self.blocks(x))
+        return fused_conv(self.blocks(x), self.tail, plus=x)
 
 
 class RCAN(nn.Module):
@@ -77,7 +79,7 @@ class RCAN(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         head = self.head(image)
-        return head + self.tail(self.groups(head))
+        return fused_conv(self.groups(head), self.tail, plus=head)
 
 
 def _import_rcan(arguments: dict, state: dict) -> tuple[dict, dict]:

@@ -122,7 +122,7 @@ def test_six_mistakes_in_one_message(folder):
         (["tiny.toml", "--set", "train.epochs=x"], "train.epochs: expected a whole number"),
         (["tiny.toml", "--device", "cuda:99"], "device: 'cuda:99' is not on this machine"),
         (["tiny.toml", "--device", "gpu"], "device: expected auto, cpu, cuda"),
-        (["tiny.toml", "--set", "run.precision=bf16", "--device", "cpu"], "precision: 'bf16' needs a GPU"),
+        (["tiny.toml", "--set", "run.precision=fp16", "--device", "cpu"], "precision: 'fp16' needs a GPU"),
         (["tiny.toml", "--set", "data.images.path=nowhere"], "nowhere"),
         (["tiny.toml", "--set", "data.patch=40"], "picture-0.png"),  # smaller than a crop of 160
         (["tiny.toml", "--set", "model.conditioning=[]", "--out", "tiny.toml"], "expected a folder, and it is a file"),

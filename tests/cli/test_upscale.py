@@ -395,7 +395,7 @@ def test_limits_are_found_first(place, run, computing_is_an_error, options, expe
             ["out/a.png: is the output of a.jpg and of a.png"],
         ),
         (["a.png", "--out-dir", ".", "--scale", "2"], ["a.png: its output would replace it"]),
-        (["a.png", "-o", "b.png", "--scale", "2", "--precision", "bf16", "--device", "cpu"], ["needs a GPU"]),
+        (["a.png", "-o", "b.png", "--scale", "2", "--precision", "fp16", "--device", "cpu"], ["needs a GPU"]),
     ],
 )
 def test_mistakes_are_reported_together(place, run, computing_is_an_error, arguments, expected):

@@ -191,7 +191,7 @@ def test_mistakes_of_the_caller():
     assert refused(Fake((noise(40, 40, 4),) * 9), protocol="benchmark") == (
         "set: protocol 'benchmark' compares images of 1 or 3 channels, these have 4; use 'rgb'",
     )
-    assert "needs a GPU" in refused(Fake((noise(9, 9, 3),)), precision="bf16")[0]
+    assert "needs a GPU" in refused(Fake((noise(9, 9, 3),)), precision="fp16")[0]
     many = refused(Fake((noise(5, 5, 3),) * 30), 4, "benchmark")
     assert len(many) == 21 and "10 more" in many[-1]
 

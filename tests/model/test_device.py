@@ -1,10 +1,13 @@
 """Devices and precision."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from liif_core import UserError
-from liif_core.model.device import autocast, pick_device
+from liif_core.model import device as device_module
+from liif_core.model.device import autocast, cpu_has_bf16, pick_device
 
 HERE = (
     {"cpu"}
@@ -50,10 +53,34 @@ def test_float32_changes_nothing():
         assert not torch.is_autocast_enabled("cpu")
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_is_refused_on_a_cpu(precision):
-    with pytest.raises(UserError, match=f"precision: '{precision}' needs a GPU; on the CPU use precision = 'float32'"):
-        autocast(torch.device("cpu"), precision)
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_fp16_is_refused_on_a_cpu(monkeypatch, has_bf16):
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: has_bf16)
+    with pytest.raises(UserError, match="precision: 'fp16' needs a GPU; on the CPU use precision = 'float32'"):
+        autocast(torch.device("cpu"), "fp16")
+
+
+def test_bf16_on_a_cpu_needs_its_instructions(monkeypatch):
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: False)
+    with pytest.raises(UserError, match="precision: 'bf16' needs a GPU, or a CPU with .*; use precision = 'float32'"):
+        autocast(torch.device("cpu"), "bf16")
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
+    with autocast(torch.device("cpu"), "bf16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("flags, expected", [(("avx512_bf16",), True), (("amx_tile",), True), (("avx512f",), False)])
+def test_bf16_instructions_of_x86(monkeypatch, flags, expected):
+    monkeypatch.setattr(device_module.platform, "machine", lambda: "x86_64")
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in flags, raising=False)
+    assert device_module.cpu_has_bf16.__wrapped__() is expected
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux lists a CPU's instructions")
+def test_bf16_instructions_are_those_that_linux_lists():
+    listed = {*Path("/proc/cpuinfo").read_text().split()}
+    assert cpu_has_bf16() == bool(listed & {"avx512_bf16", "amx_tile", "bf16"})
 
 
 @pytest.mark.gpu

@@ -1,7 +1,9 @@
 """Counting multiply-adds."""
 
+import pytest
 import torch
 
+from liif_core.model.convolution import fused_conv
 from liif_core.model.flops import counter, format_multiply_adds
 
 
@@ -9,6 +11,16 @@ def test_matrix_products_are_counted():
     with counter() as counted:
         torch.nn.functional.linear(torch.ones(10, 300), torch.ones(500, 300))
     assert format_multiply_adds(counted, 10) == "150,000"
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("plus", [None, torch.ones(2, 5, 8, 9)])
+@pytest.mark.parametrize("gradient", [True, False])
+def test_convolutions_are_counted(gradient, plus, bias):
+    layer = torch.nn.Conv2d(4, 5, 3, padding=1, bias=bias)
+    with counter() as counted, torch.set_grad_enabled(gradient):
+        fused_conv(torch.ones(2, 4, 8, 9), layer, "relu", plus)
+    assert format_multiply_adds(counted, 1) == f"{2 * 8 * 9 * 5 * 4 * 9:,}"
 
 
 def test_element_wise_operations_are_not_called_zero():
