@@ -1,8 +1,8 @@
 import io
 import json
 import os
-import re
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
