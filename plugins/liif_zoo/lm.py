@@ -6,7 +6,8 @@ Whatever depends on the code and on the image's cell alone is computed in ``prep
 first layer that read the code and the cell, are included in the shifts that a query gathers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -56,10 +57,12 @@ class ModulatedMLP(nn.Module):
 
     def forward(self, product: Tensor, modulation: Tensor, weight: Tensor) -> Tensor:
         """The first layer's product (K, B, *Q, width), without its bias -> (B, *Q, out_channels), blended."""
-        factors, shifts = (part.split(self.width, dim=-1) for part in modulation.chunk(2, dim=-1))
-        x = torch.addcmul(shifts[0], product, factors[0]).relu_()
-        for layer, factor, shift in zip(self.layers[1:], factors[1:], shifts[1:]):
-            x = torch.addcmul(shift, F.linear(x, layer.weight), factor).relu_()
+        with _precision(product.device):
+            modulation = _converted(modulation)
+            factors, shifts = (part.split(self.width, dim=-1) for part in modulation.chunk(2, dim=-1))
+            x = torch.addcmul(shifts[0], product.to(modulation.dtype), factors[0]).relu_()
+            for layer, factor, shift in zip(self.layers[1:], factors[1:], shifts[1:]):
+                x = torch.addcmul(shift, F.linear(x, layer.weight), factor).relu_()
         # the last layer is linear, and the weights sum to 1
         return float32_linear(blend(x, weight), self.last.weight, self.last.bias)
 
@@ -71,23 +74,41 @@ class ModulatedMLP(nn.Module):
         codes, positions = x.shape[:-3], x.shape[-3:-1]
         x = x.reshape(-1, positions.numel(), self.width)
         factors, shifts = (
-            part.reshape(len(x), -1, 1, self.width)[:, first:].unbind(1) for part in modulation.chunk(2, dim=-1)
+            part.reshape(len(x), -1, 1, self.width)[:, first:].unbind(1)
+            for part in _converted(modulation).chunk(2, dim=-1)
         )
-        layers = self.layers[first:]
-        if x.shape[1] < _MANY:
-            for layer, factor, shift in zip(layers, factors, shifts):
-                x = torch.addcmul(shift, F.linear(x, layer.weight), factor).relu_()
-            return self.last(x).view(*codes, *positions, -1)
-        # One matrix product for each code: the factors multiply its weights, and as relu(y + t) = max(y, -t) + t, each
-        # shift t can be added later, once per code, by the next layer's shift.
+        with _precision(x.device):
+            layers = self._few if positions.numel() < _MANY else self._many
+            return layers(x, factors, shifts, first).view(*codes, *positions, -1)
+
+    def _few(self, x: Tensor, factors: Sequence[Tensor], shifts: Sequence[Tensor], first: int) -> Tensor:
+        for layer, factor, shift in zip(self.layers[first:], factors, shifts):
+            x = torch.addcmul(shift, F.linear(x, layer.weight), factor).relu_()
+        return float32_linear(x, self.last.weight, self.last.bias)
+
+    def _many(self, x: Tensor, factors: Sequence[Tensor], shifts: Sequence[Tensor], first: int) -> Tensor:
+        """One matrix product for each code: the factors multiply its weights.
+
+        As relu(y + t) = max(y, -t) + t, each shift t can be added later, once per code, by the next layer's shift.
+        """
         pending: Tensor | None = None
-        for layer, factor, shift in zip(layers, factors, shifts):
+        for layer, factor, shift in zip(self.layers[first:], factors, shifts):
             weight = layer.weight.t() * factor
             pending = shift if pending is None else torch.baddbmm(shift, pending, weight)
             x = torch.bmm(x, weight)
             torch.maximum(x, -pending, out=x)
-        last = self.last.bias if pending is None else self.last(pending)
-        return (F.linear(x, self.last.weight) + last).view(*codes, *positions, -1)
+        colors = float32_linear(x, self.last.weight)
+        shift = self.last.bias if pending is None else float32_linear(pending, self.last.weight, self.last.bias)
+        return colors.add_(shift)
+
+
+def _precision(device: torch.device) -> AbstractContextManager[object]:
+    """Narrow layers are float32 on a CPU, where half precision does not make them faster."""
+    return torch.autocast("cpu", enabled=False) if device.type == "cpu" else nullcontext()
+
+
+def _converted(numbers: Tensor) -> Tensor:
+    return numbers.float() if numbers.device.type == "cpu" else numbers
 
 
 @frozen
@@ -149,7 +170,7 @@ class LMLIIF(nn.Module):
         modulation, known = numbers.split([self.render.modulations, self.render.width], dim=-1)
         with torch.autocast(numbers.device.type, enabled=False):
             product = F.linear(conditions["coordinate"], self._entry_of_offset()) + known
-        return self.render(product.to(numbers.dtype), modulation, sites.weight)
+        return self.render(product, modulation, sites.weight)
 
     def decode_block(self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         modulation, known = maps["numbers"].split([self.render.modulations, self.render.width], dim=-1)
@@ -159,7 +180,7 @@ class LMLIIF(nn.Module):
             down = torch.addcmul(shifts, known.unsqueeze(3) + (rows.unsqueeze(-1) * y).unsqueeze(1), factors)
             across = columns.unsqueeze(-1) * x * factors
             hidden = (down.unsqueeze(4) + across.unsqueeze(3)).relu_()
-        return self.render.of_blocks(hidden.to(known.dtype), modulation, first=1)
+        return self.render.of_blocks(hidden, modulation, first=1)
 
     def _of_cell(self, cell: Tensor, weight: Tensor) -> Tensor:
         """(B or 1, 1, D), float32: the part of a linear layer that reads the cell, its last two inputs."""
@@ -230,7 +251,9 @@ class LMLTE(nn.Module):
         modulation, amplitude, frequency = self._parts(gather(maps["numbers"], sites.index))
         phase = phases(conditions["cell"], self.render_phase.weight)
         x = fourier_features(amplitude, frequency, conditions["coordinate"], phase)
-        return self.render(F.linear(x, self.render.layers[0].weight), modulation, sites.weight)
+        with _precision(x.device):
+            product = F.linear(x, self.render.layers[0].weight)
+        return self.render(product, modulation, sites.weight)
 
     def decode_block(self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         modulation, amplitude, frequency = self._parts(maps["numbers"])

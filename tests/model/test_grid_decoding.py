@@ -172,3 +172,19 @@ def test_queries_as_a_grid(models):
     rows, columns, cell = region_axes((20, 24), (5, 6), None)
     found = picture.query(Query.grid(rows, columns, cell)).permute(0, 3, 1, 2)
     torch.testing.assert_close(found, picture.render_grid(rows, columns, cell), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("scale", [2, 4])
+@torch.no_grad()
+def test_half_precision(models, name, scale, monkeypatch):
+    """Under autocast to bf16, blocks are as close to float32 as scattered queries are, and colors are float32."""
+    model, image, size = models[name], random(1, 3, 7, 9), (7 * scale, 9 * scale)
+    expected = model.encode(image).render(size)
+    with torch.autocast("cpu", torch.bfloat16):
+        picture = model.encode(image)
+        points = as_points(picture, *region_axes(size, (7, 9), None))
+        expect_blocks(model, monkeypatch)
+        found = picture.render(size)
+    assert found.dtype == torch.float32
+    assert (found - expected).square().mean() <= 1.5 * (points - expected).square().mean()
