@@ -251,7 +251,7 @@ def inline_commands():
 def test_commands_in_the_text_parse(line):
     program, *arguments = shlex.split(line)
     command = COMMANDS[program]
-    if isinstance(command, click.Group) and not arguments[0].startswith("-"):
+    while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     if "--help" in arguments:
         return
@@ -333,6 +333,7 @@ def test_every_key_of_an_experiment_is_documented(cls):
 def test_every_command_and_option_is_documented():
     text = sections(site.command_line(), 2)
     expected = {f"`liif {name}`" for name in liif.commands if name != "run"} | {"`liif-run`"}
+    expected |= {f"`liif models {name}`" for name in liif.commands["models"].commands}
     assert text.keys() == expected
     for name, command in site.commands().items():
         rows = re.findall(r"^\| `(.*)` \| (.*) \|$", text[f"`{name}`"], re.M)

@@ -19,9 +19,10 @@ from typing import Any
 from liif_core.cli import template_models, template_modules, templates
 from liif_core.cli.examples import as_toml, example
 from liif_core.errors import UserError, did_you_mean
-from liif_core.registry.components import KINDS, PARTS, Component, Kind, NamedModel, Origin, Registry
+from liif_core.registry.components import KINDS, PARTS, Component, Kind, Origin, Registry
 from liif_core.registry.discovery import HOOKS, discover
 from liif_core.registry.hookspecs import API_VERSION
+from liif_core.registry.named_models import NamedModel
 from liif_core.registry.sources import OWN
 
 PACK = "model-pack"

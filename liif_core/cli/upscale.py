@@ -12,7 +12,7 @@ from attrs import frozen
 from tqdm import tqdm
 
 from liif_core import files
-from liif_core.cli import DONE, MISTAKE, PARTLY
+from liif_core.cli.common import DONE, MISTAKE, PARTLY
 from liif_core.cli.upscale_memory import check_memory, give_freed_blocks_back
 from liif_core.cli.upscale_request import Job, jobs, memory_limit, output_size, share
 from liif_core.errors import UserError

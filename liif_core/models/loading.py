@@ -9,8 +9,9 @@ from liif_core.errors import UserError
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import pick_device
 from liif_core.models.packs import find_model
-from liif_core.registry.components import Registry, is_name
+from liif_core.registry.components import Registry
 from liif_core.registry.discovery import discover
+from liif_core.registry.named_models import is_name
 from liif_core.training.checkpoint import load_checkpoint, model_of
 
 
