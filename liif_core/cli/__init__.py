@@ -117,11 +117,12 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--checkpoint",
-    required=True,
     type=FILE,
     metavar="C",
-    help="Checkpoint: a .safetensors file, a published .pth file, or the name of an installed model.",
+    help="Checkpoint: a .safetensors file, a published .pth file, or the name of an installed model.  "
+    "[default: an included model that fits the file]",
 )
+@click.option("--model", metavar="NAME", help="Name of an installed model, as 'liif models' lists them.")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Output file, for a single input.")
 @click.option("--out-dir", type=FILE, metavar="DIR", help="Folder for outputs, which keep the names of their inputs.")
 @click.option(
@@ -157,6 +158,9 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
 @reported
 def upscale(**options: Any) -> int:
     """Render images at any size. INPUT is a file, a folder or a pattern.
+
+    Without --checkpoint and --model, the model 'photo' that ships with liif-core renders files that are compressed with
+    losses (JPEG, lossy WebP), and the model 'clean' all others.
 
     Under torchrun, or with RANK and WORLD_SIZE set, each process renders its share of the files.
     """

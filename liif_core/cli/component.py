@@ -106,7 +106,7 @@ def _model_text(model: NamedModel, origin: Origin, registry: Registry) -> str:
     lines += ["", model_line(model), where, f"sha256: {model.sha256}"]
     lines += [f"published at: {model.source}"] if model.source else []
     lines += [f"PSNR on {test}: {value:.2f} dB" for test, value in model.scores.items()]
-    use = [f'model = liif_core.load("{name}")', f"liif upscale photo.jpg -o large.png --scale 2 --checkpoint {name}"]
+    use = [f'model = liif_core.load("{name}")', f"liif upscale photo.jpg -o large.png --scale 2 --model {name}"]
     return "\n".join([*lines, "", "example:", "", *use])
 
 

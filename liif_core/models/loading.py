@@ -29,9 +29,13 @@ def load(path_or_name: str | Path, device: str | torch.device = "cpu") -> Contin
     """
     registry = discover()
     target = pick_device(str(device))
-    path = checkpoint_path(path_or_name, registry)
-    model = model_of(load_checkpoint(path, registry), registry, str(path_or_name))
-    return model.to(target).eval().requires_grad_(False)
+    return load_file(checkpoint_path(path_or_name, registry), str(path_or_name), registry, target)
+
+
+def load_file(path: Path, where: str, registry: Registry, device: torch.device) -> ContinuousModel:
+    """``load`` of a checkpoint file, which messages call ``where``."""
+    model = model_of(load_checkpoint(path, registry), registry, where)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def checkpoint_path(path_or_name: str | Path, registry: Registry) -> Path:
