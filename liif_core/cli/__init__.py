@@ -159,8 +159,8 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
 def upscale(**options: Any) -> int:
     """Render images at any size. INPUT is a file, a folder or a pattern.
 
-    Without --checkpoint and --model, the model 'photo' that ships with liif-core renders files that are compressed with
-    losses (JPEG, lossy WebP), and the model 'clean' all others.
+    Without --checkpoint and --model, a model that ships with liif-core is used, if this version includes it: 'photo'
+    for files that are compressed with losses (JPEG, lossy WebP), and 'clean' for all others.
 
     Under torchrun, or with RANK and WORLD_SIZE set, each process renders its share of the files.
     """
@@ -205,7 +205,8 @@ def plugins(name: str | None, as_json: bool) -> None:
     "--kind",
     required=True,
     metavar="K",
-    help="Kind of plugin: encoder, features, sampling, conditioning, decoder, model, degradation or model-pack.",
+    help="Kind of plugin: encoder, features, sampling, conditioning, decoder, model, degradation, "
+    "or models (a model pack).",
 )
 @click.option(
     "--into",

@@ -27,6 +27,7 @@ from liif_core.registry.sources import OWN
 
 PACK = "model-pack"
 KINDS_OF_PLUGIN = (*KINDS, PACK)  # the values of --kind
+OTHER_NAMES = {"models": PACK}  # of kinds
 _WORDS = {PACK: "trained model"}
 _MODULES = {
     **template_modules.PARTS,
@@ -47,6 +48,7 @@ def new_plugin(name: str, kind: str, into: Path) -> str:
     ``name`` is the distribution's. Its component, or trained model, has the same name without a leading ``liif-``.
     Raises UserError with one line for each problem.
     """
+    kind = OTHER_NAMES.get(kind, kind)
     registry = discover()
     problems = _problems(name, kind, into, registry)
     if problems:
@@ -57,7 +59,12 @@ def new_plugin(name: str, kind: str, into: Path) -> str:
     lines = [f"written: {into / name}/", *(f"  {path}" for path in files), "", "next:", f"  cd {into / name}"]
     lines += ['  pip install -e ".[test]"', "  pytest"]
     if kind == PACK:
-        lines += ["  python train.py", "", f"then: model = liif_core.load({component!r})"]
+        lines += [
+            "  python train.py",
+            "",
+            f"then: model = liif_core.load({component!r})",
+            f"or: liif upscale photo.jpg -o large.png --scale 2 --model {component}",
+        ]
     else:
         lines += [f"  liif-run {component}.toml", ""]
         lines += [f"or, without installing it: liif-run {component}.toml --plugin {_module(name)}.py"]

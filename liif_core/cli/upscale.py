@@ -163,4 +163,4 @@ def _render_file(job: Job, settings: Settings, model: ContinuousModel) -> tuple[
     ):  # fmt: skip
         for rows in renderer.rows(plan, target.depth, settings.precision, bar.update):
             writer.write_rows(rows)
-    return renderer.size, [*picture.notes, *target.notes, *renderer.notes(plan)]
+    return renderer.size, [*picture.notes, *target.notes, *renderer.conversions(), *renderer.notes(plan)]
