@@ -213,11 +213,14 @@ def command_line() -> str:
 
 
 def commands() -> dict[str, click.Command]:
-    """Every command by what a user types."""
-    return {
-        "liif-run": liif_run,
-        **{f"liif {name}": command for name, command in sorted(liif.commands.items()) if name != "run"},
-    }
+    """Every command by what a user types; the commands of a group follow it."""
+    found: dict[str, click.Command] = {"liif-run": liif_run}
+    for name, command in sorted(liif.commands.items()):
+        if name != "run":
+            found[f"liif {name}"] = command
+            inner = command.commands if isinstance(command, click.Group) else {}
+            found |= {f"liif {name} {each}": inner[each] for each in sorted(inner)}
+    return found
 
 
 def _command(name: str, command: click.Command) -> str:

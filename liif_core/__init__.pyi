@@ -41,7 +41,6 @@ from .model.tiling import render_bands as render_bands
 from .models.loading import load as load
 from .registry.components import Component as Component
 from .registry.components import Importer as Importer
-from .registry.components import NamedModel as NamedModel
 from .registry.components import NoOptions as NoOptions
 from .registry.components import Registry as Registry
 from .registry.components import option as option
@@ -50,6 +49,7 @@ from .registry.hookspecs import API_VERSION as API_VERSION
 from .registry.hookspecs import hookimpl as hookimpl
 from .registry.hookspecs import hookspec as hookspec
 from .registry.listing import list_plugins as list_plugins
+from .registry.named_models import NamedModel as NamedModel
 from .sizes import OutputSize as OutputSize
 from .sizes import Region as Region
 from .sizes import Scale as Scale

@@ -28,6 +28,7 @@ from liif_core.experiment import schema, translation
 from liif_core.experiment.layers import merged
 from liif_core.experiment.toml_file import read_experiment_file, resolve, to_toml
 from liif_core.images.formats import MAX_PIXELS, READABLE_SUFFIXES, WRITABLE
+from liif_core.models.cache import path_of
 from liif_core.presets import PROTOCOLS
 from liif_core.registry import hookspecs
 from liif_core.registry.changes import CHANGES
@@ -141,6 +142,15 @@ def liif_tiny(monkeypatch):
         yield
 
 
+@pytest.fixture
+def published(place, shared, monkeypatch):
+    """The published checkpoint in the cache, so that it is not downloaded."""
+    monkeypatch.setenv("LIIF_HOME", str(place / "home"))
+    kept = path_of(discover().find_model("edsr-baseline-liif")[0])
+    kept.parent.mkdir(parents=True)
+    kept.symlink_to(shared / "checkpoints" / "edsr-baseline-liif.pth")
+
+
 @pytest.mark.parametrize("title, code", blocks("python"))
 def test_python_runs(title, code, place, request):
     if title.startswith("test_"):
@@ -156,6 +166,8 @@ def test_python_runs(title, code, place, request):
         request.getfixturevalue("my_pack")
     if "edsr-liif-tiny" in code:
         request.getfixturevalue("liif_tiny")
+    if "edsr-baseline-liif" in code:
+        request.getfixturevalue("published")
     names = {"__name__": "example"}
     exec(compile(code, title or "document", "exec"), names)
     if "liif_encoders" in names and "hookimpl" in code:
@@ -218,6 +230,8 @@ def test_commands_run(line, place, request):
         published = shared / "checkpoints" / "edsr-baseline-liif.pth"
         (place / "edsr-baseline-liif.pth").symlink_to(published if "import" in line else place / "best.safetensors")
         (place / "Set5").symlink_to(shared / "data" / "set5")
+    elif "edsr-baseline-liif" in line:
+        request.getfixturevalue("published")
     elif "edsr-liif-tiny" in line:
         request.getfixturevalue("liif_tiny")
     elif "paper" in line:
@@ -251,7 +265,7 @@ def inline_commands():
 def test_commands_in_the_text_parse(line):
     program, *arguments = shlex.split(line)
     command = COMMANDS[program]
-    if isinstance(command, click.Group) and not arguments[0].startswith("-"):
+    while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     if "--help" in arguments:
         return
@@ -333,6 +347,7 @@ def test_every_key_of_an_experiment_is_documented(cls):
 def test_every_command_and_option_is_documented():
     text = sections(site.command_line(), 2)
     expected = {f"`liif {name}`" for name in liif.commands if name != "run"} | {"`liif-run`"}
+    expected |= {f"`liif models {name}`" for name in liif.commands["models"].commands}
     assert text.keys() == expected
     for name, command in site.commands().items():
         rows = re.findall(r"^\| `(.*)` \| (.*) \|$", text[f"`{name}`"], re.M)

@@ -20,7 +20,7 @@ MODULES = {str(path.relative_to(CORE)): path for path in sorted(CORE.rglob("*.py
 LONGEST = 300  # lines
 
 # Plugins' names that are also words of the core's own contracts, of interpolation, or the program's name
-SHARED_WORDS = {"bicubic", "cell", "coordinate", "corner", "liif", "nearest", "identity"}
+SHARED_WORDS = {"bicubic", "cell", "coordinate", "corner", "liif", "nearest", "identity", "photo"}
 ALLOWED = {  # module: names that it has to state
     "experiment/translation.py": {"srno"},  # parameters that were renamed
     "importing.py": {"mlp"},  # as published checkpoints call their network

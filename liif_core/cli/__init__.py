@@ -1,89 +1,26 @@
 """The command line. Each command imports its modules when it runs, so that ``--help`` is fast."""
 
-import sys
-import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-DONE, MISTAKE, PARTLY, INTERRUPTED = 0, 2, 3, 130
-_FILE = click.Path(path_type=Path)
+from liif_core.cli.common import DEVICE, FILE, PLUGIN, SETTINGS, reported
+from liif_core.cli.model_commands import models
 
-
-def _reported(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Show a user's mistake as a message, with exit code 2, and an interruption with exit code 130.
-
-    ``plugins`` are the values of --plugin; those plugins are available while the command runs.
-    """
-
-    @wraps(command)
-    def wrapper(*args: Any, plugins: tuple[str, ...] = (), **kwargs: Any) -> Any:
-        from liif_core.cli.waiting import wait_briefly
-        from liif_core.errors import Interrupted, UserError
-
-        wait_briefly()
-        try:
-            with warnings.catch_warnings(), _with_plugins(plugins):
-                warnings.showwarning = _show_warning(warnings.showwarning)
-                warnings.filterwarnings("ignore", module=r"PIL\.")  # our own messages name the file
-                sys.exit(command(*args, **kwargs) or DONE)
-        except UserError as error:
-            for problem in error.problems:
-                click.echo(f"error: {problem}", err=True)
-            sys.exit(MISTAKE)
-        except (Interrupted, KeyboardInterrupt) as error:
-            click.echo(str(error) or "interrupted", err=True)
-            sys.exit(INTERRUPTED)
-
-    return wrapper
-
-
-def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """Show warnings of liif_core as one line each, and other warnings as Python does."""
-
-    def show(message: Warning, category: type[Warning], *place: Any) -> None:
-        if category.__module__.startswith("liif_core."):
-            click.echo(f"warning: {message}", err=True)
-        else:
-            otherwise(message, category, *place)
-
-    return show
-
-
-def _with_plugins(plugins: tuple[str, ...]) -> AbstractContextManager[None]:
-    if not plugins:
-        return nullcontext()
-    from liif_core.registry.sources import extra_plugins
-
-    return extra_plugins(*plugins)
-
-
-_PLUGIN = click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="P",
-    help="Also use a plugin that is not installed: FILE.py, MODULE or MODULE:OBJECT. May be repeated.",
-)
-_DEVICE = click.option(
-    "--device", metavar="D", help="Device to compute on: auto, cpu, cuda, cuda:N or mps.  [default: auto]"
-)
 _RUN_OPTIONS = [
-    click.argument("experiment", type=_FILE),
+    click.argument("experiment", type=FILE),
     click.option("--profile", metavar="P", help="Profile of the file to apply. Missing data is then an error."),
     click.option(
         "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value of the file. May be repeated."
     ),
     click.option(
-        "--out", type=_FILE, metavar="DIR", help="Folder for the results.  [default: a new folder under runs/]"
+        "--out", type=FILE, metavar="DIR", help="Folder for the results.  [default: a new folder under runs/]"
     ),
     click.option("--resume", is_flag=True, help="Continue the run in the folder that --out names."),
-    _DEVICE,
-    _PLUGIN,
+    DEVICE,
+    PLUGIN,
     click.option("--check", is_flag=True, help="Check the file, build the model, print both, and stop."),
     click.option("--quiet", is_flag=True, help="Show no progress bars."),
 ]
@@ -116,25 +53,25 @@ def _with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-liif_run = click.command("liif-run", context_settings=_SETTINGS)(_with_run_options(_reported(_run)))
+liif_run = click.command("liif-run", context_settings=SETTINGS)(_with_run_options(reported(_run)))
 
 
-@click.group(context_settings=_SETTINGS)
+@click.group(context_settings=SETTINGS)
 @click.version_option(package_name="liif-core")
 def liif() -> None:
     """Arbitrary-scale super-resolution with local implicit image functions."""
 
 
-liif.add_command(click.command("run")(_with_run_options(_reported(_run))))
+liif.add_command(models)
+liif.add_command(click.command("run")(_with_run_options(reported(_run))))
 
 
 @liif.command()
-@click.argument("checkpoint", type=_FILE)
-@click.option("--hr", required=True, type=_FILE, metavar="FOLDER", help="Folder with high-resolution images.")
+@click.argument("checkpoint", type=FILE)
+@click.option("--hr", required=True, type=FILE, metavar="FOLDER", help="Folder with high-resolution images.")
 @click.option(
     "--lr",
-    type=_FILE,
+    type=FILE,
     metavar="FOLDER",
     help="Folder with the matching low-resolution images, for one --scale.  [default: bicubic downsampling of --hr]",
 )
@@ -153,7 +90,7 @@ liif.add_command(click.command("run")(_with_run_options(_reported(_run))))
     metavar="NAME",
     help="Evaluation protocol: benchmark, div2k or rgb.",
 )
-@click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Also write the results to this file.")
+@click.option("--json", "json_path", type=FILE, metavar="FILE", help="Also write the results to this file.")
 @click.option("--ssim", is_flag=True, help="Also compute SSIM.")
 @click.option(
     "--precision",
@@ -162,10 +99,10 @@ liif.add_command(click.command("run")(_with_run_options(_reported(_run))))
     metavar="P",
     help="Precision of matrix products: float32, bf16 or fp16.",
 )
-@_DEVICE
-@_PLUGIN
+@DEVICE
+@PLUGIN
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
-@_reported
+@reported
 def evaluate(checkpoint: Path, **options: Any) -> None:
     """Compare a CHECKPOINT with bicubic interpolation on a folder of images.
 
@@ -180,13 +117,14 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--checkpoint",
-    required=True,
-    type=_FILE,
+    type=FILE,
     metavar="C",
-    help="Checkpoint: a .safetensors file, a published .pth file, or the name of an installed model.",
+    help="Checkpoint: a .safetensors file, a published .pth file, or the name of an installed model.  "
+    "[default: an included model that fits the file]",
 )
-@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Output file, for a single input.")
-@click.option("--out-dir", type=_FILE, metavar="DIR", help="Folder for outputs, which keep the names of their inputs.")
+@click.option("--model", metavar="NAME", help="Name of an installed model, as 'liif models' lists them.")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Output file, for a single input.")
+@click.option("--out-dir", type=FILE, metavar="DIR", help="Folder for outputs, which keep the names of their inputs.")
 @click.option(
     "--scale", metavar="S|SY,SX", help="Magnification: a positive number, or one for each axis (vertical, horizontal)."
 )
@@ -213,13 +151,16 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
     help="Refuse inputs with more pixels.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace outputs that already exist.")
-@click.option("--json", "json_path", type=_FILE, metavar="FILE", help="Write a summary of all files to this file.")
-@_DEVICE
-@_PLUGIN
+@click.option("--json", "json_path", type=FILE, metavar="FILE", help="Write a summary of all files to this file.")
+@DEVICE
+@PLUGIN
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
-@_reported
+@reported
 def upscale(**options: Any) -> int:
     """Render images at any size. INPUT is a file, a folder or a pattern.
+
+    Without --checkpoint and --model, a model that ships with liif-core is used, if this version includes it: 'photo'
+    for files that are compressed with losses (JPEG, lossy WebP), and 'clean' for all others.
 
     Under torchrun, or with RANK and WORLD_SIZE set, each process renders its share of the files.
     """
@@ -229,11 +170,11 @@ def upscale(**options: Any) -> int:
 
 
 @liif.command("import")
-@click.argument("published", metavar="IN.pth", type=_FILE)
-@click.argument("target", metavar="OUT.safetensors", type=_FILE)
+@click.argument("published", metavar="IN.pth", type=FILE)
+@click.argument("target", metavar="OUT.safetensors", type=FILE)
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
-@_PLUGIN
-@_reported
+@PLUGIN
+@reported
 def import_(published: Path, target: Path, overwrite: bool) -> None:
     """Convert a published checkpoint to a liif-core checkpoint."""
     from liif_core.cli.checkpoints import import_checkpoint
@@ -244,8 +185,8 @@ def import_(published: Path, target: Path, overwrite: bool) -> None:
 @liif.command()
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_PLUGIN
-@_reported
+@PLUGIN
+@reported
 def plugins(name: str | None, as_json: bool) -> None:
     """List the components of the installed plugins, or describe the component NAME and its options."""
     if name is not None:
@@ -264,16 +205,17 @@ def plugins(name: str | None, as_json: bool) -> None:
     "--kind",
     required=True,
     metavar="K",
-    help="Kind of plugin: encoder, features, sampling, conditioning, decoder, model, degradation or model-pack.",
+    help="Kind of plugin: encoder, features, sampling, conditioning, decoder, model, degradation, "
+    "or models (a model pack).",
 )
 @click.option(
     "--into",
-    type=_FILE,
+    type=FILE,
     default=".",
     metavar="DIR",
     help="Folder in which to create NAME.  [default: the current folder]",
 )
-@_reported
+@reported
 def new_plugin(name: str, kind: str, into: Path) -> None:
     """Create a working plugin to start from: a folder NAME with a module, its tests and an experiment."""
     from liif_core.cli.new_plugin import new_plugin
@@ -282,7 +224,7 @@ def new_plugin(name: str, kind: str, into: Path) -> None:
 
 
 @liif.command()
-@_reported
+@reported
 def doctor() -> None:
     """Show versions, devices, data sets, plugins and their problems."""
     from liif_core.cli.inventory import doctor_text

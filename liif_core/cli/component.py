@@ -9,9 +9,10 @@ from typing import Any
 from liif_core.cli.examples import as_toml, example
 from liif_core.cli.inventory import component_data, model_data, model_line, option_line
 from liif_core.errors import UserError, did_you_mean
-from liif_core.registry.components import KINDS, Component, Kind, NamedModel, NoOptions, Origin, Registry
+from liif_core.registry.components import KINDS, Component, Kind, NoOptions, Origin, Registry
 from liif_core.registry.discovery import discover
 from liif_core.registry.listing import ModelInfo, OptionInfo, component_info
+from liif_core.registry.named_models import NamedModel
 
 _NO_EXAMPLE = "(none: no values were found that its checks accept; see its options)"
 
@@ -101,11 +102,11 @@ def _model_text(model: NamedModel, origin: Origin, registry: Registry) -> str:
     name = model.name if model.name in registry.model_names() else f"{origin.distribution}:{model.name}"
     lines = [f"trained model {model.name}  ({origin})"]
     lines += [f"    {model.description}"] if model.description else []
-    where = f"file: {model.file}" if model.file else f"downloaded from: {model.url}"
+    where = f"file: {model.file}" if model.file else f"downloaded from: {model.origin}"
     lines += ["", model_line(model), where, f"sha256: {model.sha256}"]
     lines += [f"published at: {model.source}"] if model.source else []
     lines += [f"PSNR on {test}: {value:.2f} dB" for test, value in model.scores.items()]
-    use = [f'model = liif_core.load("{name}")', f"liif upscale photo.jpg -o large.png --scale 2 --checkpoint {name}"]
+    use = [f'model = liif_core.load("{name}")', f"liif upscale photo.jpg -o large.png --scale 2 --model {name}"]
     return "\n".join([*lines, "", "example:", "", *use])
 
 

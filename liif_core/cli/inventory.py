@@ -8,8 +8,9 @@ from typing import Any
 
 import attrs
 
-from liif_core.registry.components import KINDS, NamedModel
+from liif_core.registry.components import KINDS
 from liif_core.registry.listing import ComponentInfo, ImporterInfo, ModelInfo, OptionInfo, PluginList, list_plugins
+from liif_core.registry.named_models import NamedModel
 
 _PACKAGES = ("liif-core", "torch", "torchvision", "pillow", "numpy", "attrs", "cattrs", "pluggy", "safetensors")
 _EXTRAS = {  # optional packages -> the extra of liif-core that installs them
@@ -76,11 +77,17 @@ def _plugin_lines(listed: PluginList) -> list[str]:
     ]
     groups["published checkpoints that can be imported"] = [f"  {i.part} {_titled(i)}" for i in listed.importers]
     lines = [line for title, group in groups.items() for line in (f"{title}:", *(group or ["  none"]))]
+    return lines + broken_lines(listed) + [f"note: {remark}" for remark in listed.remarks]
+
+
+def broken_lines(listed: PluginList) -> list[str]:
+    """Plugins that could not be loaded, each with its reason."""
+    lines = []
     for plugin in listed.broken:
         origin = plugin.origin
         lines.append(f"not loaded: {origin.plugin}  ({origin.distribution} {origin.version}): {plugin.reason}")
         lines += [f"    - {line}" for line in plugin.details]
-    return lines + [f"note: {remark}" for remark in listed.remarks]
+    return lines
 
 
 def _titled(info: ComponentInfo | ModelInfo | ImporterInfo) -> str:
@@ -106,7 +113,7 @@ def doctor_text() -> str:
     import torch
 
     from liif_core.model.device import pick_device
-    from liif_core.models.packs import cache_folder
+    from liif_core.models.cache import cache_folder
 
     lines = [f"python {platform.python_version()} on {platform.platform()}"]
     lines += [f"{name} {_version(name) or 'is missing'}" for name in _PACKAGES]

@@ -19,13 +19,15 @@ from typing import Any
 from liif_core.cli import template_models, template_modules, templates
 from liif_core.cli.examples import as_toml, example
 from liif_core.errors import UserError, did_you_mean
-from liif_core.registry.components import KINDS, PARTS, Component, Kind, NamedModel, Origin, Registry
+from liif_core.registry.components import KINDS, PARTS, Component, Kind, Origin, Registry
 from liif_core.registry.discovery import HOOKS, discover
 from liif_core.registry.hookspecs import API_VERSION
+from liif_core.registry.named_models import NamedModel
 from liif_core.registry.sources import OWN
 
 PACK = "model-pack"
 KINDS_OF_PLUGIN = (*KINDS, PACK)  # the values of --kind
+OTHER_NAMES = {"models": PACK}  # of kinds
 _WORDS = {PACK: "trained model"}
 _MODULES = {
     **template_modules.PARTS,
@@ -46,6 +48,7 @@ def new_plugin(name: str, kind: str, into: Path) -> str:
     ``name`` is the distribution's. Its component, or trained model, has the same name without a leading ``liif-``.
     Raises UserError with one line for each problem.
     """
+    kind = OTHER_NAMES.get(kind, kind)
     registry = discover()
     problems = _problems(name, kind, into, registry)
     if problems:
@@ -56,7 +59,7 @@ def new_plugin(name: str, kind: str, into: Path) -> str:
     lines = [f"written: {into / name}/", *(f"  {path}" for path in files), "", "next:", f"  cd {into / name}"]
     lines += ['  pip install -e ".[test]"', "  pytest"]
     if kind == PACK:
-        lines += ["  python train.py", "", f"then: model = liif_core.load({component!r})"]
+        lines += ["  python train.py", "", f"then: liif upscale photo.jpg -o large.png --scale 2 --model {component}"]
     else:
         lines += [f"  liif-run {component}.toml", ""]
         lines += [f"or, without installing it: liif-run {component}.toml --plugin {_module(name)}.py"]

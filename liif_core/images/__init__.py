@@ -2,6 +2,7 @@
 
 from liif_core.images.arrays import fill_transparent, from_planes, to_planes
 from liif_core.images.formats import MAX_PIXELS, READABLE_SUFFIXES, UNREAD_SUFFIXES, WRITABLE, WRITABLE_SUFFIXES
+from liif_core.images.lossy import lossy_format
 from liif_core.images.numpy_images import picture_from_array, picture_to_array
 from liif_core.images.opening import Opening, survey
 from liif_core.images.picture import Depth, Header, Metadata, Picture
@@ -33,6 +34,7 @@ __all__ = [
     "from_picture",
     "from_planes",
     "header",
+    "lossy_format",
     "needs_whole",
     "open_writer",
     "picture_from_array",

@@ -201,6 +201,14 @@ class PictureRenderer:
         """Sentences for the user about what the result is not."""
         return notes_on(self.model, plan, self.scale)
 
+    def conversions(self) -> list[str]:
+        """A sentence for the user where the picture has other channels than the model takes."""
+        if self.batch.colors == self.model.channels:
+            return []
+        if self.batch.colors == 1:
+            return ["the picture is gray: it was rendered as three equal channels, whose mean is the result"]
+        return ["the model takes gray images: the channels of the picture were rendered one by one"]
+
     def rows(
         self, plan: TilePlan, depth: Depth, precision: str = "float32", on_progress: Callable[[int], object] = int
     ) -> Iterator[np.ndarray]:

@@ -9,8 +9,9 @@ from liif_core.errors import UserError
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import pick_device
 from liif_core.models.packs import find_model
-from liif_core.registry.components import Registry, is_name
+from liif_core.registry.components import Registry
 from liif_core.registry.discovery import discover
+from liif_core.registry.named_models import is_name
 from liif_core.training.checkpoint import load_checkpoint, model_of
 
 
@@ -28,9 +29,13 @@ def load(path_or_name: str | Path, device: str | torch.device = "cpu") -> Contin
     """
     registry = discover()
     target = pick_device(str(device))
-    path = checkpoint_path(path_or_name, registry)
-    model = model_of(load_checkpoint(path, registry), registry, str(path_or_name))
-    return model.to(target).eval().requires_grad_(False)
+    return load_file(checkpoint_path(path_or_name, registry), str(path_or_name), registry, target)
+
+
+def load_file(path: Path, where: str, registry: Registry, device: torch.device) -> ContinuousModel:
+    """``load`` of a checkpoint file, which messages call ``where``."""
+    model = model_of(load_checkpoint(path, registry), registry, where)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def checkpoint_path(path_or_name: str | Path, registry: Registry) -> Path:

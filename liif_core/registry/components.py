@@ -1,25 +1,17 @@
-"""What plugins offer (components, importers, trained models), and the registry that holds it by kind and name."""
+"""What plugins offer besides trained models, and the registry that holds everything by kind and name."""
 
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 from attrs import field, frozen
 
 from liif_core.errors import UserError, did_you_mean
+from liif_core.registry.named_models import NamedModel
 
-NAME_RULE = "a name has lower-case letters, digits, and single hyphens or underscores between them"
 Kind = Literal["encoder", "features", "sampling", "conditioning", "decoder", "model", "degradation"]
 PARTS: tuple[Kind, ...] = ("encoder", "features", "sampling", "conditioning", "decoder")  # what a model is composed of
 KINDS: tuple[Kind, ...] = (*PARTS, "model", "degradation")
-
-
-def is_name(text: str) -> bool:
-    """Whether this is a valid name of a component or a model; ``NAME_RULE`` states the rule."""
-    return re.fullmatch(r"[a-z0-9]+([-_][a-z0-9]+)*", text) is not None
 
 
 def option(help: str, default: Any = attrs.NOTHING, *, check: Any = None, **metadata: Any) -> Any:
@@ -74,51 +66,6 @@ class Importer:
     part: Literal["model", "encoder"]
     name: str
     convert: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
-
-
-@frozen
-class NamedModel:
-    """A trained model that a model pack offers by name, for ``liif_core.load(name)`` and ``--checkpoint name``.
-
-    The checkpoint (.safetensors, or a published .pth) is either a ``file`` of the installed distribution, or downloaded
-    from ``url`` once and kept in the user's cache. Its size and SHA-256 are checked whenever it is loaded.
-
-    Raises ValueError for a field that is missing or malformed.
-    """
-
-    name: str  # lower-case letters, digits, and single hyphens or underscores between them
-    sha256: str  # of the checkpoint file, 64 hexadecimal digits
-    size: int  # of the checkpoint file, in bytes
-    license: str  # of the weights: an SPDX identifier, such as "BSD-3-Clause"
-    training_data: str  # what it was trained on, such as "DIV2K, images 0001-0800"
-    file: Path | None = None  # absolute path of the checkpoint
-    url: str = ""  # http(s) address of the checkpoint
-    source: str = ""  # where the weights were published first: a paper, a repository
-    description: str = ""  # one sentence: what the model is, and what it is good for
-    scores: Mapping[str, float] = {}  # data set and scale -> PSNR in dB, such as {"Set5 x2": 37.99}
-
-    def __attrs_post_init__(self) -> None:
-        wrong = [
-            (not (isinstance(self.name, str) and is_name(self.name)), f"name: {NAME_RULE}"),
-            (not re.fullmatch("[0-9a-f]{64}", str(self.sha256)), "sha256: expected 64 lower-case hexadecimal digits"),
-            (type(self.size) is not int or self.size < 1, "size: expected a number of bytes"),
-            (not str(self.license).strip(), "license: expected an SPDX identifier, such as 'BSD-3-Clause'"),
-            (not str(self.training_data).strip(), "training_data: expected a sentence"),
-            (bool(self.file) == bool(self.url), "file, url: expected one of the two"),
-            (bool(self.file) and not Path(str(self.file)).is_absolute(), "file: expected an absolute path"),
-            (not re.match("https?://.|$", str(self.url)), f"url: expected an http or https address, got {self.url!r}"),
-            (not _are_scores(self.scores), 'scores: expected numbers by name, such as {"Set5 x2": 37.99}'),
-        ]
-        problems = [message for is_wrong, message in wrong if is_wrong]
-        if problems:
-            raise ValueError(f"model {self.name!r}: {'; '.join(problems)}")
-
-
-def _are_scores(scores: object) -> bool:
-    return isinstance(scores, Mapping) and all(
-        isinstance(name, str) and isinstance(value, (int, float)) and math.isfinite(value)
-        for name, value in scores.items()
-    )
 
 
 @frozen

@@ -11,7 +11,8 @@ import pluggy
 
 from liif_core.errors import UserError
 from liif_core.registry import hookspecs
-from liif_core.registry.components import NAME_RULE, Component, Importer, Kind, NamedModel, Origin, Registry, is_name
+from liif_core.registry.components import Component, Importer, Kind, Origin, Registry
+from liif_core.registry.named_models import NAME_RULE, NamedModel, is_name
 from liif_core.registry.sources import PluginSource, sources
 
 HOOKS: dict[str, Kind] = {

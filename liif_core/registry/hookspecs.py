@@ -6,7 +6,8 @@ plugin was made for. A hook returns one item, a list of them, or None.
 
 import pluggy
 
-from liif_core.registry.components import Component, Importer, NamedModel
+from liif_core.registry.components import Component, Importer
+from liif_core.registry.named_models import NamedModel
 
 API_VERSION = 3  # of the hooks and the contracts
 ENTRY_POINT_GROUP = f"liif_core.plugins.v{API_VERSION}"

@@ -12,12 +12,12 @@ from liif_core.registry.components import (
     Component,
     Importer,
     Kind,
-    NamedModel,
     NoOptions,
     Origin,
     Registry,
 )
 from liif_core.registry.discovery import discover
+from liif_core.registry.named_models import NamedModel
 
 
 @frozen

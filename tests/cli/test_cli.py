@@ -287,7 +287,7 @@ def test_plugins_and_doctor():
         ("features", "identity"), ("sampling", "nearest"), ("sampling", "local-ensemble"), ("sampling", "corner"),
         ("conditioning", "coordinate"), ("conditioning", "cell"), ("decoder", "mlp"), ("decoder", "metasr"),
         ("decoder", "lte"), ("decoder", "srno"), ("decoder", "lm-liif"), ("decoder", "lm-lte"),
-        ("degradation", "bicubic"),
+        ("degradation", "bicubic"), ("degradation", "photo"),
     }  # fmt: skip
     options = next(c["options"] for c in listed["components"] if c["name"] == "edsr")
     assert [(o["name"], o["default"]) for o in options] == [("blocks", 16), ("channels", 64), ("residual_scale", 1.0)]

@@ -197,6 +197,17 @@ def test_it_says_what_to_do_next(tmp_path, monkeypatch):
     assert oct((tmp_path / "liif-wide").stat().st_mode) == oct(_a_folder(tmp_path / "by hand").stat().st_mode)
 
 
+def test_models_is_another_name_of_the_kind_of_model_packs(tmp_path):
+    for folder, kind in (("one", "models"), ("two", "model-pack")):
+        (tmp_path / folder).mkdir()
+        assert invoke("new-plugin", "some-models", "--kind", kind, "--into", tmp_path / folder).exit_code == 0
+    one, two = (
+        {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix == ".py"}
+        for folder in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one == two and Path("some-models/some_models/__init__.py") in one
+
+
 def _a_folder(path: Path) -> Path:
     path.mkdir()
     return path

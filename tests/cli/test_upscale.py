@@ -162,9 +162,16 @@ def test_color_modes(place, run, holder, mode, format):
     assert found.mode == kind or (mode == "P" and found.mode == "RGB"), (found.mode, kind)
 
 
-def test_a_gray_picture_comes_out_gray(place, run, checkpoints):
+def test_a_gray_picture_comes_out_gray_and_the_conversion_is_said(place, run, checkpoints):
     picture("a.png", "L")
-    assert run("a.png", "-o", "b.png", "--scale", "2").exit_code == 0
+    result = run("a.png", "-o", "b.png", "--scale", "2")
+    assert result.exit_code == 0
+    said = "a.png: the picture is gray: it was rendered as three equal channels, whose mean is the result\n"
+    assert said in result.output and Image.open("b.png").mode == "L"
+    picture("c.png")
+    assert "channels" not in run("c.png", "-o", "d.png", "--scale", "2").output
+    assert "channels" not in run("a.png", "-o", "e.png", "--scale", "2", channels=1).output
+    assert "were rendered one by one" in run("c.png", "-o", "f.png", "--scale", "2", channels=1).output
     gray = torch.from_numpy(np.array(Image.open("a.png"))).expand(1, 3, -1, -1) / 255
     expected = liif_core.load(checkpoints / "3.safetensors").encode(gray).render((28, 36)).mean(1)[0].clamp(0, 1)
     assert np.abs(np.asarray(Image.open("b.png")) / 255 - expected.numpy()).max() <= 0.5 / 255 + 1e-4

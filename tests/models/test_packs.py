@@ -12,7 +12,8 @@ import pytest
 
 from liif_core import NamedModel, Registry, UserError
 from liif_core.models import packs
-from liif_core.models.packs import cache_folder, find_model
+from liif_core.models.cache import cache_folder
+from liif_core.models.packs import find_model
 from liif_core.registry.components import Origin
 
 CONTENT = bytes(range(256)) * 2000
@@ -133,7 +134,7 @@ def test_a_download_is_kept(server, home):
 
 def test_a_kept_download_needs_neither_the_server_nor_a_writable_folder(server, home, monkeypatch):
     path = find_model("tiny", online(server))
-    monkeypatch.setattr(packs, "_locked", lambda path: pytest.fail("the folder is written to"))
+    monkeypatch.setattr(packs, "locked", lambda path: pytest.fail("the folder is written to"))
     assert find_model("tiny", online(server, url="http://127.0.0.1:9/tiny.safetensors")) == path
 
 
@@ -143,10 +144,21 @@ def test_offline_the_message_says_how_to_bring_the_file(home):
     assert first.startswith("http://127.0.0.1:9/tiny.safetensors: could not be fetched (")
     path = home / "models" / f"tiny-{SHA[:12]}.safetensors"
     assert second == (
-        "model 'tiny': try again, or download http://127.0.0.1:9/tiny.safetensors by hand and save it as " + str(path)
+        "model 'tiny': try again, or bring the file by hand: download http://127.0.0.1:9/tiny.safetensors, "
+        f"and save it as {path} ({len(CONTENT)} bytes, sha256 {SHA})"
     )
     path.write_bytes(CONTENT)
     assert find_model("tiny", registry) == path
+
+
+def test_offline_with_a_damaged_file(home):
+    registry = registry_of(NamedModel(**RIGHT, url="http://127.0.0.1:9/tiny.safetensors"))
+    path = home / "models" / f"tiny-{SHA[:12]}.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[:100])
+    _, advice = problems_of(registry)
+    assert advice.endswith(f"sha256 {SHA}) (the file that is kept there is damaged: 100 bytes)")
+    assert path.read_bytes() == CONTENT[:100]
 
 
 def test_a_connection_that_breaks_is_taken_up_again(server, home):

@@ -8,7 +8,8 @@ from attrs import evolve
 
 from liif_core import Component, Importer, NoOptions, Registry, UserError, option
 from liif_core.errors import did_you_mean
-from liif_core.registry.components import KINDS, Choice, NamedModel, Origin
+from liif_core.registry.components import KINDS, Choice, Origin
+from liif_core.registry.named_models import NamedModel
 
 ONE = Origin("a = a", "one", "1.0")
 TWO = Origin("b = b", "two", "2.0")
@@ -219,10 +220,17 @@ RIGHT = {
         ({"size": True}, "size"),
         ({"license": " "}, "license"),
         ({"training_data": ""}, "training_data"),
-        ({"url": ""}, "file, url"),
-        ({"file": Path("/x")}, "file, url"),
+        ({"url": ""}, "file, url, wheel: expected one"),
+        ({"file": Path("/x")}, "file, url, wheel: expected one"),
         ({"url": "", "file": Path("x")}, "absolute"),
         ({"url": "ftp://example.org/x"}, "http"),
+        ({"wheel": "a==1", "member": "a.pth"}, "file, url, wheel: expected one"),
+        ({"url": "", "wheel": "a==1"}, "member: expected the path"),
+        ({"member": "a.pth"}, "member: expected the path"),
+        *(
+            ({"url": "", "wheel": release, "member": "a.pth"}, "wheel: expected one release, such as 'name==1.2.0'")
+            for release in ("a", "a>=1", "a==1 b==2", "--index-url==1", "a==", "a == 1", "https://example.org/a.whl")
+        ),
     ],
 )
 def test_a_model_with_a_wrong_field(change, part):

@@ -4,8 +4,9 @@ import attrs
 import pytest
 
 from liif_core import Component, Importer, Registry, option
-from liif_core.registry.components import KINDS, NamedModel, Origin
+from liif_core.registry.components import KINDS, Origin
 from liif_core.registry.listing import ComponentInfo, OptionInfo, list_plugins
+from liif_core.registry.named_models import NamedModel
 
 ONE = Origin("a = a", "one", "1.0")
 TWO = Origin("b = b", "two", "2.0")

@@ -1,0 +1,75 @@
+"""What all commands share: exit codes, how mistakes are shown, and options. Nothing here imports torch."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+DONE, MISTAKE, PARTLY, INTERRUPTED = 0, 2, 3, 130
+FILE = click.Path(path_type=Path)
+
+
+def reported(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Show a user's mistake as a message, with exit code 2, and an interruption with exit code 130.
+
+    ``plugins`` are the values of --plugin; those plugins are available while the command runs.
+    """
+
+    @wraps(command)
+    def wrapper(*args: Any, plugins: tuple[str, ...] = (), **kwargs: Any) -> Any:
+        from liif_core.cli.waiting import wait_briefly
+        from liif_core.errors import Interrupted, UserError
+
+        wait_briefly()
+        try:
+            with warnings.catch_warnings(), _with_plugins(plugins):
+                warnings.showwarning = _show_warning(warnings.showwarning)
+                warnings.filterwarnings("ignore", module=r"PIL\.")  # our own messages name the file
+                sys.exit(command(*args, **kwargs) or DONE)
+        except UserError as error:
+            for problem in error.problems:
+                click.echo(f"error: {problem}", err=True)
+            sys.exit(MISTAKE)
+        except (Interrupted, KeyboardInterrupt) as error:
+            click.echo(str(error) or "interrupted", err=True)
+            sys.exit(INTERRUPTED)
+
+    return wrapper
+
+
+def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Show warnings of liif_core as one line each, and other warnings as Python does."""
+
+    def show(message: Warning, category: type[Warning], *place: Any) -> None:
+        if category.__module__.startswith("liif_core."):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            otherwise(message, category, *place)
+
+    return show
+
+
+def _with_plugins(plugins: tuple[str, ...]) -> AbstractContextManager[None]:
+    if not plugins:
+        return nullcontext()
+    from liif_core.registry.sources import extra_plugins
+
+    return extra_plugins(*plugins)
+
+
+PLUGIN = click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="P",
+    help="Also use a plugin that is not installed: FILE.py, MODULE or MODULE:OBJECT. May be repeated.",
+)
+DEVICE = click.option(
+    "--device", metavar="D", help="Device to compute on: auto, cpu, cuda, cuda:N or mps.  [default: auto]"
+)
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
