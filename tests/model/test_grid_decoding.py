@@ -22,6 +22,7 @@ MODELS = {
     "lm-lte": {"decoder": {"use": "lm-lte", "latent": [24], "channels": 16}, "residual": "bilinear"},
     "lte": {"decoder": {"use": "lte", "channels": 12, "hidden": [10, 10]}, "residual": "nearest"},
     "metasr": {"features": {"use": "unfold"}, "sampling": {"use": "corner"}, "decoder": {"use": "metasr", "hidden": 9}},
+    "basis": {"sampling": {"use": "nearest"}, "decoder": {"use": "basis", "latent": [12], "axis": [6]}},
 }  # fmt: skip
 
 
