@@ -79,7 +79,7 @@ class Basis(nn.Module):
     needs = frozenset({"coordinate"})
     num_statistics = 0
     radius = 0
-    block_positions = 65536
+    block_positions = 262144
 
     def __init__(
         self, options: BasisOptions, in_channels: int, out_channels: int, conditions: Mapping[str, int], neighbours: int
