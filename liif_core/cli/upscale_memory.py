@@ -32,7 +32,7 @@ def check_memory(memory: int, model: ContinuousModel, output: OutputSize, openin
     They have to hold the input, or what is decoded of it at a time, the writer, and one tile. A quarter is for tiles.
     """
     beside = opening.held + target.memory
-    least = max(opening.peak, beside * 4 // 3)
+    least = max(opening.peak * 21 // 20, beside * 4 // 3)  # decoders take a little more than their arrays
     problem = ""
     if opening.peak > memory or memory - beside < memory // 4:
         problem = _what(opening, target)
