@@ -137,7 +137,7 @@ def test_a_module_made_for_version_2(spec_with, kind, attributes, missing):
 @pytest.mark.parametrize("scope", ["all", None, 1])
 def test_a_scope_that_does_not_exist(spec_with, scope):
     (problem,) = refused(build_model, spec_with("conditioning", lambda options: module(channels=2, scope=scope)))
-    assert problem.endswith(f"breaks its contract: scope is {scope!r}; expected 'query' or 'image'")
+    assert problem.endswith(f"breaks its contract: scope is {scope!r}; expected 'query' or 'offset' or 'image'")
 
 
 DECODER = {

