@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 CACHE = 2 << 20  # bytes gathered for one call of ``decode`` on a CPU: about the size of its caches (see benchmarks/)
 
+RESIDUAL_PIXELS = 1 << 15  # of the residual that are computed at once on a CPU
+
 _Chunk = tuple[Sites, dict[str, Tensor]]  # queries as the decoder receives them: sites and conditions
 
 
@@ -75,7 +77,7 @@ class ComposedImage(ContinuousImage):
             return super().render_grid(rows, columns, cell, chunk_size, statistics)
         colors = decoding.colors(self.channels)
         if self.model.residual != "none":
-            colors += self._grid_residual(rows, columns)
+            self._add_residual(colors, rows, columns)
         return colors.mul_(0.5).add_(0.5)
 
     def _grid_decoding(self, rows_at: Tensor, columns_at: Tensor, cell_size: Tensor) -> GridDecoding | None:
@@ -98,14 +100,24 @@ class ComposedImage(ContinuousImage):
         )  # fmt: skip
         return decoding if decoding.pays() else None
 
-    def _grid_residual(self, rows: Tensor, columns: Tensor) -> Float[Tensor, "B channels H W"]:
-        """The LR image interpolated at a pixel grid: along columns, then along rows."""
-        image = self.field.image
-        for dim, axis, first in ((3, columns, self.tile.left), (2, rows, self.tile.top)):
-            index, weight = pixels_along(moved(axis, self.device), self.size[dim - 2], self.model.residual)
-            parts = [image.index_select(dim, i - first) * w.view(-1, *[1] * (3 - dim)) for i, w in zip(index, weight)]
-            image = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
-        return image
+    def _add_residual(self, colors: Float[Tensor, "B channels H W"], rows: Tensor, columns: Tensor) -> None:
+        """Add the LR image interpolated at a pixel grid: along columns, then along rows."""
+        (row, row_weight), (column, column_weight) = (
+            pixels_along(moved(axis, self.device), side, self.model.residual)
+            for axis, side in ((rows, self.size[0]), (columns, self.size[1]))
+        )
+        image = self.field.image.permute(0, 2, 3, 1).contiguous()  # the order of colors in memory
+        wide = _weighted(image, 2, column - self.tile.left, column_weight)
+        target = colors.permute(0, 2, 3, 1)
+
+        def add(band: slice) -> None:
+            target[:, band] += _weighted(wide, 1, row[:, band] - self.tile.top, row_weight[:, band])
+
+        on_cpu = self.device.type == "cpu"
+        step = max(1, RESIDUAL_PIXELS // max(1, len(columns))) if on_cpu else max(1, len(rows))
+        bands = [slice(first, first + step) for first in range(0, len(rows), step)]
+        for _ in on_threads(add, bands) if on_cpu else map(add, bands):
+            pass
 
     def partial_statistic(self, query: Query, statistics: Statistics) -> Tensor:
         maps, chunks = self._decodable(query)
@@ -194,6 +206,16 @@ class _ImageConditions(dict[str, Tensor]):
     def __missing__(self, name: str) -> Tensor:
         known = ", ".join(map(repr, self)) or "none"
         raise ValueError(f"'prepare' needs the condition {name!r} with scope 'image'; of that scope here: {known}")
+
+
+def _weighted(image: Tensor, dim: int, index: Int[Tensor, "P n"], weight: Float[Tensor, "P n"]) -> Tensor:
+    """The weighted sum of P pixels along one axis of an image (B, h, w, channels)."""
+    shape = [-1, *[1] * (3 - dim)]
+    total = image.index_select(dim, index[0])
+    if len(index) > 1:
+        total *= weight[0].view(shape)
+        total.addcmul_(image.index_select(dim, index[1]), weight[1].view(shape))
+    return total
 
 
 def _on_host(rows: Tensor, columns: Tensor, cell: Tensor) -> Query:

@@ -6,7 +6,7 @@ is computed once per row or column. The colors of the overlapping blocks are add
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from attrs import evolve, frozen
@@ -21,6 +21,7 @@ from liif_core.sizes import Size
 _BAND = 1 << 17  # output pixels of a band at most, but for bands of one row of codes
 _DEVICE_BAND = 1 << 21  # the same on a GPU
 _DEVICE_POSITIONS = 1 << 20  # positions of one call of the decoder on a GPU
+_REGULAR = 9  # parts of a block, each with equal places of all codes, up to which views are faster than gathering
 _MOST_EVALUATIONS = 1.8  # of the decoder, relative to query by query
 
 
@@ -117,23 +118,53 @@ class GridDecoding:
         top: int,
     ) -> None:
         """Add the weighted colors of a block of codes to the pixels that read them; row 0 of ``output`` is ``top``."""
-        _, _, wide, down, across, _ = block.shape
-        values = block.flatten(1, 4)
-        for side in range(self.rows.sides):
-            begin, end = self.rows.span(side, *rows)
-            if begin == end:
+        for side, other in product(range(self.rows.sides), range(self.columns.sides)):
+            weight = weights[side * self.columns.sides + other].unsqueeze(-1)
+            down, across = self.rows.runs(side, *rows), self.columns.runs(other, *columns)
+            if len(down) * len(across) > _REGULAR:
+                (begin, end), (left, right) = self.rows.span(side, *rows), self.columns.span(other, *columns)
+                colors = self._gathered(block, (side, other), rows, columns)
+                output[:, begin - top : end - top, left:right].addcmul_(
+                    colors, weight[begin - top : end - top, left:right]
+                )
                 continue
-            code = self.rows.sites.index[side, begin:end] - (self.rows.first + rows[0])
-            row = (code * (wide * down) + self.rows.place[side, begin:end]).unsqueeze(1) * across
-            for other in range(self.columns.sides):
-                left, right = self.columns.span(other, *columns)
-                if left == right:
-                    continue
-                code = self.columns.sites.index[other, left:right] - (self.columns.first + columns[0])
-                column = code * (down * across) + self.columns.place[other, left:right]
-                colors = values.index_select(1, (row + column).flatten()).unflatten(1, (end - begin, right - left))
-                weight = weights[side * self.columns.sides + other, begin - top : end - top, left:right]
-                output[:, begin - top : end - top, left:right].addcmul_(colors, weight.unsqueeze(-1))
+            for these, those in product(down, across):  # codes whose colors are a view of the block
+                (begin, end), (left, right) = self.rows.span(side, *these), self.columns.span(other, *those)
+                (first, last), (start, stop) = self.rows.places(side, these[0]), self.columns.places(other, those[0])
+                high, wide = (
+                    slice(these[0] - rows[0], these[1] - rows[0]),
+                    slice(those[0] - columns[0], those[1] - columns[0]),
+                )
+                colors = block[:, high, wide, first:last, start:stop].transpose(2, 3)
+                target, its_weight = (
+                    part.unflatten(-2, (-1, stop - start)).unflatten(-4, (-1, last - first))
+                    for part in (
+                        output[:, begin - top : end - top, left:right],
+                        weight[begin - top : end - top, left:right],
+                    )
+                )
+                if len(weights) == 1:  # it is 1
+                    target += colors
+                else:
+                    target.addcmul_(colors, its_weight)
+
+    def _gathered(
+        self,
+        block: Float[Tensor, "B h w R C channels"],
+        sides: tuple[int, int],
+        rows: tuple[int, int],
+        columns: tuple[int, int],
+    ) -> Float[Tensor, "B down across channels"]:
+        """The colors of a block of codes at the pixels that read them on these sides."""
+        _, _, wide, down, across, _ = block.shape
+        (begin, end), (left, right) = self.rows.span(sides[0], *rows), self.columns.span(sides[1], *columns)
+        code = self.rows.sites.index[sides[0], begin:end] - (self.rows.first + rows[0])
+        row = (code * (wide * down) + self.rows.place[sides[0], begin:end]).unsqueeze(1) * across
+        code = self.columns.sites.index[sides[1], left:right] - (self.columns.first + columns[0])
+        column = code * (down * across) + self.columns.place[sides[1], left:right]
+        chosen = block.flatten(1, 4).index_select(1, (row + column).flatten())
+        result: Tensor = chosen.unflatten(1, (end - begin, right - left))
+        return result
 
 
 def _divided(count: int, parts: int) -> list[tuple[int, int]]:

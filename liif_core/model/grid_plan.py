@@ -4,6 +4,9 @@ Where an image is enlarged, each code is read by a block of neighboring pixels: 
 columns. Blocks of neighboring codes overlap, as a pixel reads several codes.
 """
 
+from bisect import bisect_left, bisect_right
+from itertools import pairwise
+
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
@@ -22,6 +25,7 @@ class AxisPlan:
     offset: Tensor  # (codes, R) float32: from each code to the pixels that read it; 0 beyond the last one
     counts: tuple[int, ...]  # for each code, how many pixels read it
     spans: tuple[tuple[tuple[int, int], ...], ...]  # for each side and code: the pixels whose code it is, start and end
+    breaks: tuple[tuple[int, ...], ...]  # for each side: codes that give other places, or another number, than the last
 
     @property
     def codes(self) -> int:
@@ -42,6 +46,22 @@ class AxisPlan:
     def span(self, side: int, start: int, stop: int) -> tuple[int, int]:
         """The pixels whose code on this side is one of these."""
         return self.spans[side][start][0], self.spans[side][stop - 1][1]
+
+    def runs(self, side: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """These codes in ranges: all codes of a range give the same positions, in a row, to pixels on this side.
+
+        Codes that give none are left out.
+        """
+        breaks = self.breaks[side]
+        inner = breaks[bisect_right(breaks, start) : bisect_left(breaks, stop)]
+        spans = self.spans[side]
+        return [(a, b) for a, b in pairwise([start, *inner, stop]) if spans[a][0] < spans[a][1]]
+
+    def places(self, side: int, code: int) -> tuple[int, int]:
+        """The positions that a code gives to pixels on this side: from the first up to the last plus 1."""
+        first = min(spans[code][0] for spans in self.spans if spans[code][0] < spans[code][1])
+        start, stop = self.spans[side][code]
+        return start - first, stop - first
 
     def around(self, start: int, stop: int) -> tuple[int, int]:
         """The pixels from the first to the last that read one of these codes."""
@@ -77,4 +97,6 @@ def plan_axis(sites: AxisSites) -> AxisPlan | None:
     for side in range(sides):  # a pixel that reads a code on two sides, at a border, has the same offset on both
         offset[index[side], place[side]] = sites.offset[side]
     spans = tuple(tuple(zip(*pair)) for pair in zip(starts.tolist(), stops.tolist()))
-    return AxisPlan(sites, first, place, offset, tuple(counts.tolist()), spans)
+    changes = torch.stack([(stops - starts).diff(dim=1), (starts - begin).where(read, 0).diff(dim=1)]).any(0)
+    breaks = tuple(tuple((side.nonzero().flatten() + 1).tolist()) for side in changes)
+    return AxisPlan(sites, first, place, offset, tuple(counts.tolist()), spans, breaks)

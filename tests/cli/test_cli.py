@@ -283,11 +283,11 @@ def test_plugins_and_doctor():
     listed = json.loads(invoke("plugins", "--json", command=liif).output)
     mine = {(c["kind"], c["name"]) for c in listed["components"] if c["distribution"] == "liif-core"}
     assert mine == {
-        ("encoder", "edsr"), ("encoder", "rcan"), ("encoder", "swinir"), ("features", "unfold"),
+        ("encoder", "edsr"), ("encoder", "rcan"), ("encoder", "rep"), ("encoder", "swinir"), ("features", "unfold"),
         ("features", "identity"), ("sampling", "nearest"), ("sampling", "local-ensemble"), ("sampling", "corner"),
         ("conditioning", "coordinate"), ("conditioning", "cell"), ("decoder", "mlp"), ("decoder", "metasr"),
         ("decoder", "lte"), ("decoder", "srno"), ("decoder", "lm-liif"), ("decoder", "lm-lte"),
-        ("degradation", "bicubic"), ("degradation", "photo"),
+        ("decoder", "basis"), ("degradation", "bicubic"), ("degradation", "photo"),
     }  # fmt: skip
     options = next(c["options"] for c in listed["components"] if c["name"] == "edsr")
     assert [(o["name"], o["default"]) for o in options] == [("blocks", 16), ("channels", 64), ("residual_scale", 1.0)]

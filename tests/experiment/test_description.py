@@ -26,12 +26,14 @@ def test_parts_and_sizes(registry, small):
     "kind, table, expected",
     [
         ("encoder", '{ use = "rcan", groups = 2, blocks = 3, channels = 16 }', "RCAN 2x3x16"),
+        ("encoder", '{ use = "rep", blocks = 2, channels = 16 }', "Rep 2x16"),
         ("encoder", '{ use = "swinir", groups = 1, blocks = 2, channels = 12 }', "SwinIR 1x2x12"),
         ("decoder", '{ use = "metasr", hidden = 16 }', "MetaSR 16"),
         ("decoder", '{ use = "lte", channels = 8, hidden = [4, 5] }', "LTE 8 4-5"),
         ("decoder", '{ use = "srno", width = 8, heads = 2, blocks = 3 }', "SRNO 3x8"),
         ("decoder", '{ use = "lm-liif", width = 8, depth = 3 }', "LM-LIIF 3x8"),
         ("decoder", '{ use = "lm-lte", width = 6, depth = 2 }', "LM-LTE 2x6"),
+        ("decoder", '{ use = "basis", functions = 3 }', "Basis 3x3"),
         ("sampling", '{ use = "nearest" }', "nearest"),
     ],
 )

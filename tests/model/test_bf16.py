@@ -18,6 +18,7 @@ DECODERS = {
     "lm-liif": ("unfold", {"width": 8, "depth": 3, "latent": [32]}),
     "lm-lte": ("identity", {"width": 8, "depth": 3, "latent": [32], "channels": 16}),
     "metasr": ("unfold", {"hidden": 32}),
+    "basis": ("identity", {"latent": [64, 64]}),
 }
 
 

@@ -22,11 +22,13 @@ DECODERS = {
     "lm-liif": {"width": 6, "depth": 2, "latent": [8]},
     "lm-lte": {"width": 6, "depth": 2, "latent": [8], "channels": 8},
     "metasr": {"hidden": 8},
+    "basis": {"latent": [8], "axis": [6]},
     "srno": {"width": 8, "heads": 2, "hidden": 8},
 }
 ENCODERS = {
     "edsr": {"blocks": 1, "channels": 4},
     "rcan": {"groups": 1, "blocks": 1, "channels": 16},
+    "rep": {"blocks": 1, "channels": 6},
     "swinir": {"groups": 1, "blocks": 2, "channels": 12, "heads": 2, "window": 4, "out_channels": 6},
 }
 WITHIN, SIZE = (9, 8), (20, 18)

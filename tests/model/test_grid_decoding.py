@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import liif_core
 from liif_core import Query, TilePlacement
 from liif_core.experiment.toml_file import model_from_table
+from liif_core.model import composed_image
 from liif_core.model.geometry import region_axes
 from liif_core.model.grid_plan import plan_axis
 from liif_core.model.protocols import AxisSites
@@ -22,6 +23,7 @@ MODELS = {
     "lm-lte": {"decoder": {"use": "lm-lte", "latent": [24], "channels": 16}, "residual": "bilinear"},
     "lte": {"decoder": {"use": "lte", "channels": 12, "hidden": [10, 10]}, "residual": "nearest"},
     "metasr": {"features": {"use": "unfold"}, "sampling": {"use": "corner"}, "decoder": {"use": "metasr", "hidden": 9}},
+    "basis": {"sampling": {"use": "nearest"}, "decoder": {"use": "basis", "latent": [12], "axis": [6]}},
 }  # fmt: skip
 
 
@@ -152,6 +154,44 @@ def test_plan_of_an_axis(data):
         read = [pixel for pixel in range(pixels) if (index[:, pixel] == code + plan.first).any()]
         assert plan.around(code, code + 1) == ((read[0], read[-1] + 1) if read else (0, 0))
         assert plan.counts[code] == len(read)
+    for side in range(sides):
+        start = data.draw(st.integers(0, plan.codes - 1))
+        stop = data.draw(st.integers(start + 1, plan.codes))
+        covered = []
+        for run in plan.runs(side, start, stop):
+            first, last = plan.places(side, run[0])
+            for code in range(*run):
+                read = [pixel for pixel in range(pixels) if index[side, pixel] == code + plan.first]
+                assert [int(plan.place[side, pixel]) for pixel in read] == list(range(first, last)) != []
+                covered += read
+        assert covered == list(range(*plan.span(side, start, stop)))
+
+
+def test_equal_codes_of_an_axis_are_one_run(registry):
+    """Inside the image, at a whole scale; at 1.5, each code differs from the last."""
+    component, _ = registry.find("sampling", "local-ensemble")
+    sampling = component.build(component.options())
+    whole = [(0, 1), (1, 5), (5, 6)]
+    for scale, runs in ((1.5, [(i, i + 1) for i in range(6)]), (2, whole), (4, whole)):
+        rows, _, cell = region_axes((round(6 * scale), 1), (6, 1), None)
+        plan = plan_axis(sampling.axes(Query.grid(rows, torch.zeros(1), cell), (6, 1))[0])
+        assert plan.runs(0, 0, 6) == runs
+
+
+@pytest.mark.parametrize("residual", ["nearest", "bilinear"])
+@torch.no_grad()
+def test_residual_in_bands(registry, monkeypatch, residual):
+    """The number of pixels whose residual is computed at once does not change the result."""
+    table = {"features": {"use": "identity"}, "sampling": {"use": "nearest"}, "residual": residual}
+    table |= {"encoder": {"use": "edsr", "blocks": 1, "channels": 4}, "conditioning": BOTH}
+    decoder = {"use": "basis", "zero_last": True, "latent": [4]}
+    model = liif_core.build_model(model_from_table({**table, "decoder": decoder}, registry, "test"))
+    image = random(2, 3, 7, 9)
+    mode = {"nearest": {"mode": "nearest-exact"}, "bilinear": {"mode": "bilinear", "align_corners": False}}[residual]
+    expected = torch.nn.functional.interpolate(image, (21, 27), **mode)
+    for pixels in (1, 100, 1 << 15):
+        monkeypatch.setattr(composed_image, "RESIDUAL_PIXELS", pixels)
+        torch.testing.assert_close(model.encode(image).render((21, 27)), expected, rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
