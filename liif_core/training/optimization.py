@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from liif_core.experiment.schema import TrainSpec
+from liif_core.experiment.train_schema import Optimizer, TrainSpec
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast
+from liif_core.training.muon import MuonAdamW
 
 PART_QUERIES = 2304  # in a part of a batch on a CPU, if it has several images: one image of the LIIF paper's training
 INPUTS = ("image", "coord", "cell", "target")  # what a batch must have
@@ -29,11 +30,7 @@ class Optimization:
         self.spec, self.precision, self.device = spec, precision, device
         self.model = model.to(device)
         self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.ema else None
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer.use]
-        chosen = spec.optimizer
-        self.optimizer: torch.optim.Optimizer = kind(
-            model.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay
-        )
+        self.optimizer = _optimizer(self.model, spec.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def gradients(self, batch: Mapping[str, Tensor], seed: int) -> Tensor:
@@ -71,7 +68,7 @@ class Optimization:
         With "fp16", gradients that are not finite leave the weights as they are, and the scale is halved.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("factor", 1.0)
         if self.spec.clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip)
@@ -114,6 +111,14 @@ class Optimization:
             self.scaler.load_state_dict(state["scaler"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"] or state["model"])
+
+
+def _optimizer(model: ContinuousModel, chosen: Optimizer) -> torch.optim.Optimizer:
+    if chosen.use == "muon":
+        other_lr = chosen.lr if chosen.other_lr is None else chosen.other_lr
+        return MuonAdamW(model.parameters(), chosen.lr, other_lr, betas=chosen.betas, weight_decay=chosen.weight_decay)
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[chosen.use]
+    return kind(model.parameters(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay)
 
 
 def _on_cpu(value: Any) -> Any:

@@ -1,0 +1,109 @@
+"""The ``[train]`` table of an experiment: optimizer, schedule, and when checkpoints are written."""
+
+from typing import Literal
+
+from attrs import frozen
+from attrs.validators import and_, ge, gt, le, lt, optional
+
+from liif_core.registry.components import option
+
+_at_least_one = ge(1)
+_not_negative = ge(0)
+_a_part = optional(and_(ge(0), le(1)))
+
+
+@frozen
+class Optimizer:
+    """``[train.optimizer]``: the optimizer and its settings."""
+
+    use: Literal["adam", "adamw", "muon"] = option(
+        "Optimizer; 'muon' is Muon for the weights of hidden layers and AdamW for the others.", "adam"
+    )
+    lr: float = option("Learning rate.", 1e-4, check=gt(0))
+    other_lr: float | None = option(
+        "With 'muon', the learning rate of what AdamW trains; without it, ``lr``.", None, check=optional(gt(0))
+    )
+    betas: tuple[float, float] = option(
+        "Decay rates of the running means of the gradient and of its square.", (0.9, 0.999)
+    )
+    weight_decay: float = option("Weight decay.", 0.0, check=_not_negative)
+
+    def __attrs_post_init__(self) -> None:
+        if self.other_lr is not None and self.use != "muon":
+            raise ValueError(f"other_lr: has no effect with use = {self.use!r}; remove it")
+
+
+@frozen
+class MultiStep:
+    """``[train.schedule] use = "multi-step"``: the learning rate is multiplied by ``gamma`` at each milestone."""
+
+    milestones: tuple[int, ...] = option("Numbers of epochs after which the learning rate drops.")
+    gamma: float = option("Factor that the learning rate is multiplied by at each milestone.", 0.5, check=gt(0))
+    warmup_steps: int = option(
+        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
+    )
+    warmup_from: float | None = option(
+        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
+    )
+
+
+@frozen
+class Cosine:
+    """``[train.schedule] use = "cosine"``: the learning rate falls along half a cosine, over all steps."""
+
+    final: float = option("Learning rate at the end, as a fraction of ``lr``.", 0.0, check=and_(ge(0), le(1)))
+    warmup_steps: int = option(
+        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
+    )
+    warmup_from: float | None = option(
+        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
+    )
+
+
+@frozen
+class Constant:
+    """``[train.schedule] use = "constant"``: the learning rate stays the same after the warm-up."""
+
+    warmup_steps: int = option(
+        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
+    )
+    warmup_from: float | None = option(
+        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
+    )
+
+
+Schedule = MultiStep | Cosine | Constant
+SCHEDULES: dict[str, type] = {"multi-step": MultiStep, "cosine": Cosine, "constant": Constant}
+
+
+@frozen
+class TrainSpec:
+    """``[train]``: the optimization, and when checkpoints are written."""
+
+    epochs: int = option("Number of training epochs.", check=_at_least_one)
+    batch_size: int = option("Number of crops in each optimizer step.", 16, check=_at_least_one)
+    optimizer: Optimizer = option("The optimizer.", Optimizer())
+    schedule: Schedule = option("The learning-rate schedule.", Constant())
+    seed: int = option("Random seed; every random draw of a run derives from it.", 0, check=_not_negative)
+    ema: float | None = option(
+        "Decay rate of a moving average of the weights, which is then validated and saved.",
+        None,
+        check=optional(and_(gt(0), lt(1))),
+    )
+    clip: float | None = option(
+        "Largest norm of the gradient; larger gradients are scaled down to it.", None, check=optional(gt(0))
+    )
+    accumulate: int = option("Number of parts that each batch is computed in, to save memory.", 1, check=_at_least_one)
+    workers: int = option("Number of processes that load data; 0 loads in the main process.", 0, check=_not_negative)
+    checkpoint_every: int = option("Number of epochs between writes of the checkpoint 'last'.", 1, check=_at_least_one)
+    keep_every: int | None = option(
+        "Number of epochs between checkpoints that are kept; without it, only 'last' and 'best' are.",
+        None,
+        check=optional(_at_least_one),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate: batch_size ({self.batch_size}) must be a multiple of it, got {self.accumulate}"
+            )
