@@ -16,6 +16,7 @@ from liif_core.experiment.train_schema import Cosine as Cosine
 from liif_core.experiment.train_schema import MultiStep as MultiStep
 from liif_core.experiment.train_schema import Optimizer as Optimizer
 from liif_core.experiment.train_schema import Schedule as Schedule
+from liif_core.experiment.train_schema import TeacherSpec as TeacherSpec
 from liif_core.experiment.train_schema import TrainSpec as TrainSpec
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.components import Choice, option

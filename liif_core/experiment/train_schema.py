@@ -1,5 +1,6 @@
 """The ``[train]`` table of an experiment: optimizer, schedule, and when checkpoints are written."""
 
+from pathlib import Path
 from typing import Literal
 
 from attrs import frozen
@@ -77,6 +78,26 @@ SCHEDULES: dict[str, type] = {"multi-step": MultiStep, "cosine": Cosine, "consta
 
 
 @frozen
+class TeacherSpec:
+    """``[train.teacher]``: a trained model whose colors the model also learns from (knowledge distillation)."""
+
+    checkpoint: Path | None = option("Checkpoint file of the teacher.", None)
+    model: str | None = option("Name of the teacher, in place of a file: a model that 'liif models' lists.", None)
+    weight: float = option(
+        "Weight of the distance to the teacher's colors in the loss; the rest is that of the distance to the image.",
+        0.5,
+        check=and_(gt(0), le(1)),
+    )
+    self_ensemble: bool = option(
+        "Whether the teacher's colors are the mean over the eight flips and transposes of the image.", False
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.model is None):
+            raise ValueError("expected either checkpoint, a file, or model, a name")
+
+
+@frozen
 class TrainSpec:
     """``[train]``: the optimization, and when checkpoints are written."""
 
@@ -93,6 +114,7 @@ class TrainSpec:
     clip: float | None = option(
         "Largest norm of the gradient; larger gradients are scaled down to it.", None, check=optional(gt(0))
     )
+    teacher: TeacherSpec | None = option("The teacher; without it, there is none.", None)
     accumulate: int = option("Number of parts that each batch is computed in, to save memory.", 1, check=_at_least_one)
     workers: int = option("Number of processes that load data; 0 loads in the main process.", 0, check=_not_negative)
     checkpoint_every: int = option("Number of epochs between writes of the checkpoint 'last'.", 1, check=_at_least_one)

@@ -13,6 +13,7 @@ from liif_core.experiment.train_schema import Optimizer, TrainSpec
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast
 from liif_core.training.muon import MuonAdamW
+from liif_core.training.teacher import load_teacher
 
 PART_QUERIES = 2304  # in a part of a batch on a CPU, if it has several images: one image of the LIIF paper's training
 INPUTS = ("image", "coord", "cell", "target")  # what a batch must have
@@ -31,6 +32,7 @@ class Optimization:
         self.model = model.to(device)
         self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.ema else None
         self.optimizer = _optimizer(self.model, spec.optimizer)
+        self.teacher = load_teacher(spec.teacher, model.channels, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def gradients(self, batch: Mapping[str, Tensor], seed: int) -> Tensor:
@@ -48,12 +50,20 @@ class Optimization:
         count = len(batch["image"])
         for part in torch.arange(count).tensor_split(self._parts(count, batch["coord"].shape[1])):
             chosen = slice(int(part[0]), int(part[-1]) + 1)
+            inputs = [batch[name][chosen] for name in ("image", "coord", "cell")]
             with autocast(self.device, self.precision):
-                colors = self.model(*(batch[name][chosen] for name in ("image", "coord", "cell")))
-            loss = l1_loss(colors, batch["target"][chosen]) * (len(part) / count)
+                colors = self.model(*inputs)
+                taught = None if self.teacher is None else self.teacher.colors(*inputs)
+            loss = self._loss(colors, batch["target"][chosen], taught) * (len(part) / count)
             self.scaler.scale(loss).backward()
             losses.append(loss.detach())
         return torch.stack(losses).sum()
+
+    def _loss(self, colors: Tensor, target: Tensor, taught: Tensor | None) -> Tensor:
+        loss = l1_loss(colors, target)
+        if self.teacher is None or taught is None:
+            return loss
+        return torch.lerp(loss, l1_loss(colors, taught), self.teacher.weight)
 
     def _parts(self, count: int, queries: int) -> int:
         """In how many parts a batch of ``count`` images is computed."""

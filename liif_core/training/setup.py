@@ -11,14 +11,17 @@ from liif_core.errors import UserError
 from liif_core.experiment.build import build_model, try_model
 from liif_core.experiment.schema import Experiment
 from liif_core.model.continuous import ContinuousModel
+from liif_core.training.teacher import load_teacher
 
 
 def fresh_model(experiment: Experiment) -> ContinuousModel:
     """The experiment's model with the weights that its seed gives, on the CPU, after a trial on a small image.
 
-    Raises UserError where a component or the degradation cannot be built or does not work.
+    Raises UserError where a component or the degradation cannot be built or does not work, or where the teacher cannot
+    be loaded.
     """
     build_degradation(experiment.data.degradation)
+    load_teacher(experiment.train.teacher, experiment.model.channels)
     torch.manual_seed(experiment.train.seed)
     model = build_model(experiment.model)
     with torch.random.fork_rng(devices=[]):  # the trial's random draws are not part of the run
