@@ -41,11 +41,7 @@ class MuonAdamW(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ):
-        if not hasattr(torch.optim, "Muon"):
-            raise UserError(
-                f"train.optimizer: use = 'muon' needs PyTorch 2.9 or later; this is {torch.__version__}; "
-                "use 'adamw', or install a later PyTorch"
-            )
+        require_muon()
         parameters = list(parameters)
         matrices = [parameter for parameter in parameters if _is_matrix(parameter)]
         others = [parameter for parameter in parameters if not _is_matrix(parameter)]
@@ -86,6 +82,15 @@ class MuonAdamW(torch.optim.Optimizer):
         """Raises KeyError or ValueError for the state of other parameters."""
         for name, inner in self._inner.items():
             inner.load_state_dict(state_dict[name])
+
+
+def require_muon() -> None:
+    """Raises UserError where PyTorch is older than 2.9, which has no Muon."""
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(
+            f"train.optimizer: use = 'muon' needs PyTorch 2.9 or later, and this is {torch.__version__}: "
+            "use 'adamw', or install a later PyTorch"
+        )
 
 
 def _is_matrix(parameter: Tensor) -> bool:

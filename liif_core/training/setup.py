@@ -1,5 +1,6 @@
 """What an experiment needs before its first step: a fresh model, and its images."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,21 +12,37 @@ from liif_core.errors import UserError
 from liif_core.experiment.build import build_model, try_model
 from liif_core.experiment.schema import Experiment
 from liif_core.model.continuous import ContinuousModel
+from liif_core.training.muon import require_muon
 from liif_core.training.teacher import load_teacher
 
 
 def fresh_model(experiment: Experiment) -> ContinuousModel:
     """The experiment's model with the weights that its seed gives, on the CPU, after a trial on a small image.
 
-    Raises UserError where a component or the degradation cannot be built or does not work, or where the teacher cannot
-    be loaded.
+    Raises UserError where a component or the degradation cannot be built or does not work, the optimizer is not
+    available, or the teacher cannot be loaded; these mistakes are reported together.
     """
-    build_degradation(experiment.data.degradation)
-    load_teacher(experiment.train.teacher, experiment.model.channels)
+    problems: list[str] = []
+    checks: list[Callable[[], object]] = [
+        lambda: build_degradation(experiment.data.degradation),
+        lambda: load_teacher(experiment.train.teacher, experiment.model.channels),
+    ]
+    if experiment.train.optimizer.use == "muon":
+        checks.append(require_muon)
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems += error.problems
     torch.manual_seed(experiment.train.seed)
-    model = build_model(experiment.model)
-    with torch.random.fork_rng(devices=[]):  # the trial's random draws are not part of the run
-        try_model(model)
+    try:
+        model = build_model(experiment.model)
+        with torch.random.fork_rng(devices=[]):  # the trial's random draws are not part of the run
+            try_model(model)
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from error.__cause__
+    if problems:
+        raise UserError(*problems)
     return model
 
 

@@ -114,7 +114,7 @@ WRONG = [
     ("data.queries=145", "data.queries: 145 are more than the pixels of the smallest crop, 12 x 12"),
     ("train.accumulate=3", "train.accumulate: batch_size (16) must be a multiple of it, got 3"),
     ("train.betas=[0.9]", "unknown key"),
-    ("train.optimizer.use='sgd'", "train.optimizer.use: expected one of 'adam', 'adamw', got 'sgd'"),
+    ("train.optimizer.use='sgd'", "train.optimizer.use: expected one of 'adam', 'adamw', 'muon', got 'sgd'"),
     ("train.optimizer.use='adam2'", "(did you mean 'adam'?)"),
     (
         "train.schedule.use='cosin'",

@@ -7,6 +7,7 @@ from reference import small_model
 
 from liif_core import Trainer, UserError, load_experiment
 from liif_core.training.optimization import l1_loss
+from liif_core.training.setup import fresh_model
 from liif_core.training.teacher import Teacher, load_teacher
 
 
@@ -111,3 +112,18 @@ def test_a_teacher_with_other_channels(folder, registry, tmp_path):
     table = f'train.teacher={{checkpoint="{tmp_path / "gray" / "checkpoints" / "last.safetensors"}"}}'
     with pytest.raises(UserError, match="has 1 channels, and the model has 3"):
         Trainer.from_experiment(load_experiment(folder / "tiny.toml", registry, overrides=[table]))
+
+
+def test_mistakes_are_reported_together(folder, registry, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    mistakes = [
+        'train.teacher={checkpoint="missing.safetensors"}',
+        'train.optimizer.use="muon"',
+        'model.decoder={use="lte", hidden=[8]}',
+        "model.conditioning=[]",
+    ]
+    with pytest.raises(UserError) as caught:
+        fresh_model(load_experiment(folder / "tiny.toml", registry, overrides=mistakes))
+    text = str(caught.value)
+    assert "train.teacher: " in text and "needs PyTorch 2.9 or later" in text
+    assert "model.conditioning: decoder 'lte' needs" in text
