@@ -123,7 +123,7 @@ factor = st.one_of(st.sampled_from([0.5, 1.0, 2.0, 3.0]), st.floats(0.3, 5))
 
 @pytest.mark.parametrize("name", [*DECODERS, "three blocks"])
 @given(data=st.data())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_any_cut_gives_the_whole(models, name, data):
     draw, m = data.draw, models[name]
     side = st.integers(1, 20)
