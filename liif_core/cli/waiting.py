@@ -3,9 +3,8 @@
 import os
 from collections.abc import MutableMapping
 
-_SPINS = (
-    "10000"  # a few microseconds; the default, about a hundred times as many, keeps a core busy that others could use
-)
+# A few microseconds. The default, about a hundred times as many, keeps a core busy that others could use.
+_SPINS = "10000"
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from attrs import frozen
-from attrs.validators import and_, ge, in_, le, min_len, optional
+from attrs.validators import ge, in_, min_len, optional
 
 from liif_core.experiment.train_schema import SCHEDULES as SCHEDULES
 from liif_core.experiment.train_schema import Constant as Constant
@@ -25,7 +25,6 @@ from liif_core.sizes import Scale
 Precision = Literal["float32", "bf16", "fp16"]
 _at_least_one = ge(1)
 _not_negative = ge(0)
-_a_part = optional(and_(ge(0), le(1)))
 
 
 @frozen

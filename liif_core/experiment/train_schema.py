@@ -1,7 +1,7 @@
 """The ``[train]`` table of an experiment: optimizer, schedule, and when checkpoints are written."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import frozen
 from attrs.validators import and_, ge, gt, le, lt, optional
@@ -11,6 +11,14 @@ from liif_core.registry.components import option
 _at_least_one = ge(1)
 _not_negative = ge(0)
 _a_part = optional(and_(ge(0), le(1)))
+
+
+def _warmup_steps() -> Any:
+    return option("Number of steps at the start over which the learning rate rises.", 0, check=_not_negative)
+
+
+def _warmup_from() -> Any:
+    return option("Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part)
 
 
 @frozen
@@ -40,12 +48,8 @@ class MultiStep:
 
     milestones: tuple[int, ...] = option("Numbers of epochs after which the learning rate drops.")
     gamma: float = option("Factor that the learning rate is multiplied by at each milestone.", 0.5, check=gt(0))
-    warmup_steps: int = option(
-        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
-    )
-    warmup_from: float | None = option(
-        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
-    )
+    warmup_steps: int = _warmup_steps()
+    warmup_from: float | None = _warmup_from()
 
 
 @frozen
@@ -53,24 +57,16 @@ class Cosine:
     """``[train.schedule] use = "cosine"``: the learning rate falls along half a cosine, over all steps."""
 
     final: float = option("Learning rate at the end, as a fraction of ``lr``.", 0.0, check=and_(ge(0), le(1)))
-    warmup_steps: int = option(
-        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
-    )
-    warmup_from: float | None = option(
-        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
-    )
+    warmup_steps: int = _warmup_steps()
+    warmup_from: float | None = _warmup_from()
 
 
 @frozen
 class Constant:
     """``[train.schedule] use = "constant"``: the learning rate stays the same after the warm-up."""
 
-    warmup_steps: int = option(
-        "Number of steps at the start over which the learning rate rises.", 0, check=_not_negative
-    )
-    warmup_from: float | None = option(
-        "Learning rate that it rises from, as a fraction of ``lr``; without it, 0.", None, check=_a_part
-    )
+    warmup_steps: int = _warmup_steps()
+    warmup_from: float | None = _warmup_from()
 
 
 Schedule = MultiStep | Cosine | Constant

@@ -17,6 +17,7 @@ from liif_core.images.picture import Metadata
 from liif_core.images.target import Target
 from liif_core.sizes import Size
 
+START = b"\x89PNG\r\n\x1a\n"  # of every PNG file
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples per pixel
 _SUB, _UP, _AVERAGE = 1, 2, 3
 _BAND_BYTES = 1 << 19
@@ -37,7 +38,7 @@ class PngSink:
         (height, width), bytes_a_sample = target.size, np.dtype(target.depth).itemsize
         self.step = target.channels * bytes_a_sample
         self.above = np.zeros(width * self.step, np.uint8)
-        file.write(b"\x89PNG\r\n\x1a\n")
+        file.write(START)
         colors = _COLOR_TYPES[target.channels]
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * bytes_a_sample, colors, 0, 0, 0))
         for kind, data in _metadata_chunks(target.metadata, target.size):
@@ -68,8 +69,12 @@ class PngSink:
         self.checksum = second % _ADLER * 65536 + first % _ADLER
 
     def _chunk(self, kind: bytes, data: bytes) -> None:
-        checksum = zlib.crc32(data, zlib.crc32(kind))
-        self.file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum))
+        self.file.write(chunk(kind, data))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG: its length, kind, data and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
 def memory(size: Size, pixel_bytes: int) -> int:

@@ -19,9 +19,9 @@ from PIL import Image
 
 from liif_core.images import eight_bit, metadata
 from liif_core.images.picture import Metadata
+from liif_core.images.png import START, chunk
 from liif_core.images.source import Block, Pixels, band_rows
 
-_START = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 _READ_BYTES = 1 << 16
 # Bytes per pixel to (bits, color type) of a PNG with as many, whose filters are the same.
@@ -109,7 +109,7 @@ def open_rows(path: Path) -> PngRows | None:
     head = struct.pack(">IIBBBBB", 1, 1, bits, color_type, 0, 0, 0)
     pixel = zlib.compress(bytes(1 + (bits * _SAMPLES[color_type] + 7) // 8))
     small = [(b"IHDR", head), *others[1:place], (b"IDAT", pixel), *others[place:]]
-    with Image.open(io.BytesIO(_START + b"".join(_chunk(*part) for part in small)), formats=("PNG",)) as image:
+    with Image.open(io.BytesIO(START + b"".join(chunk(*part) for part in small)), formats=("PNG",)) as image:
         image.load()
         kept, orientation = metadata.from_pillow(image)
     return PngRows(path, width, height, bits, color_type, extra, data, kept, orientation)
@@ -166,17 +166,13 @@ def _small_png(
     head = struct.pack(">IIBBBBB", width, len(rows), bits, color_type, 0, 0, 0)
     data = zlib.compress(np.ascontiguousarray(rows).data, 0)
     chunks = [(b"IHDR", head), *extra, (b"IDAT", data), (b"IEND", b"")]
-    return _START + b"".join(_chunk(*part) for part in chunks)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+    return START + b"".join(chunk(*part) for part in chunks)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Kind, offset and length of each chunk's data."""
     length = file.seek(0, 2)
-    offset = len(_START)
+    offset = len(START)
     while offset + 12 <= length:
         file.seek(offset)
         size, kind = struct.unpack(">I4s", file.read(8))

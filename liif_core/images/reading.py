@@ -10,12 +10,11 @@ from attrs import evolve, frozen
 from PIL import Image, UnidentifiedImageError
 
 from liif_core.errors import UserError
-from liif_core.images import eight_bit, high_depth, ifd, metadata
+from liif_core.images import eight_bit, high_depth, ifd, metadata, png
 from liif_core.images.formats import MAX_PIXELS
 from liif_core.images.picture import Header, Picture
 from liif_core.sizes import Size
 
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Formats that not every Pillow has, by their first bytes.
 _OTHER_SIGNATURES = (
@@ -89,7 +88,7 @@ def look(path: Path, max_pixels: int) -> tuple[Header, Place]:
         head, place = _look_at_tiff(path, pages)
     else:
         head, place = eight_bit.look(path), Place()
-        if start.startswith(_PNG_START):
+        if start.startswith(png.START):
             place = Place(bits=start[24], color_type=start[25])
         if place.bits == 16:
             channels = 1 if place.color_type in (0, 4) else 3

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from liif_core.model.linear import has_bf16_kernels
+from liif_core.model.linear import has_bf16_kernels, in_autocast_type
 
 FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
@@ -23,11 +23,7 @@ def fused_conv(
         result: Tensor = layer(x)
         result = result if plus is None else plus + result
         return result.relu_() if then == "relu" else result
-    weight, bias = layer.weight, layer.bias
-    if torch.is_autocast_enabled("cpu"):
-        kind = torch.get_autocast_dtype("cpu")
-        x, weight = x.to(kind), weight.to(kind)
-        bias, plus = (None if tensor is None else tensor.to(kind) for tensor in (bias, plus))
+    x, weight, bias, plus = in_autocast_type(x, layer.weight, layer.bias, plus)
     where = layer.padding, layer.stride, layer.dilation, layer.groups
     if plus is None:
         fused: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *where, then, [], "")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from liif_core.errors import UserError
+from liif_core.model.linear import has_bf16_kernels
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -74,8 +75,7 @@ def cpu_has_bf16() -> bool:
     torch computes in bf16 on other CPUs too, by conversion to float32 and back, which gains nothing.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
-        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-        return torch.backends.mkldnn.is_available() and supported is not None and bool(supported())
+        return has_bf16_kernels()
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check is not None and check() for check in checks)
 

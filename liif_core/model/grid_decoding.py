@@ -47,12 +47,17 @@ class GridDecoding:
         blocks = self.rows.offset.numel() * self.columns.offset.numel()
         return blocks <= _MOST_EVALUATIONS * self.rows.sites.index.numel() * self.columns.sites.index.numel()
 
+    @property
+    def _map(self) -> Tensor:
+        """One of the maps: all have the same batch and device."""
+        return next(iter(self.maps.values()))
+
     def colors(self, channels: int) -> Float[Tensor, "B channels H W"]:
         """The blended colors, float32, in [-1, 1] space."""
-        device = next(iter(self.maps.values())).device
+        device = self._map.device
         work = evolve(self, rows=self.rows.to(device), columns=self.columns.to(device))
         output = self.rows.offset.new_zeros(
-            len(next(iter(self.maps.values()))), self.rows.pixels, self.columns.pixels, channels, device=device
+            len(self._map), self.rows.pixels, self.columns.pixels, channels, device=device
         )
         bands = self._bands(device)
         parts = on_threads(work._band, bands) if device.type == "cpu" else map(work._band, bands)
@@ -89,8 +94,7 @@ class GridDecoding:
     def _blocks(self, start: int, stop: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """Rectangles of codes that one call of the decoder decodes: ranges of rows, and ranges of columns."""
         down, across = self.rows.longest(start, stop), self.columns.longest(0, self.columns.codes)
-        device = next(iter(self.maps.values())).device
-        positions = self.decoder.block_positions if device.type == "cpu" else _DEVICE_POSITIONS
+        positions = self.decoder.block_positions if self._map.device.type == "cpu" else _DEVICE_POSITIONS
         codes = max(1, positions // max(1, down * across))
         strips = _divided(self.columns.codes, -(-self.columns.codes // codes))
         high = max(1, codes // max(right - left for left, right in strips))

@@ -33,7 +33,7 @@ def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Activatio
     if not _is_fusible(x, weight):
         return _AFTER[then](F.linear(x, weight, bias))
     if not torch.is_grad_enabled() or not _needs_gradient(x, weight, bias):
-        x, weight, bias = _autocast(x, weight, bias)
+        x, weight, bias = in_autocast_type(x, weight, bias)
         return _product(x.reshape(-1, x.shape[-1]), weight, bias, then).view(*x.shape[:-1], -1)
     large = min(weight.shape) >= _NARROWEST and x.numel() >= _FEWEST * x.shape[-1]
     if torch.is_autocast_enabled("cpu") or not large or not (then == "relu" or onednn_is_faster()):
@@ -67,10 +67,10 @@ def _is_fusible(x: Tensor, weight: Tensor) -> bool:
 def has_bf16_kernels() -> bool:
     """Whether oneDNN has kernels for bf16 on this machine, natively or by emulation."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return supported is not None and bool(supported())
+    return torch.backends.mkldnn.is_available() and supported is not None and bool(supported())
 
 
-def _autocast(*tensors: Any) -> Any:
+def in_autocast_type(*tensors: Any) -> Any:
     """The tensors, None among them, in the type of CPU autocast, if that is enabled."""
     if not torch.is_autocast_enabled("cpu"):
         return tensors
@@ -123,9 +123,9 @@ def onednn_is_faster() -> bool:
     """Whether oneDNN computes the products of a linear layer clearly faster than torch's BLAS library on this machine.
 
     It is measured once per process, at the first layer that is trained, in about 100 ms: a layer of 256 by 256 with its
-    gradients, by each library in turn. BLAS is kept unless oneDNN takes less than 1 / 1.3 of its time, as MKL does on
-    CPUs it was not made for. So that neither noise nor other processes change the library, and with it the rounding,
-    from run to run, one thread's own time counts.
+    gradients, by each library in turn. BLAS is kept unless oneDNN takes less than 1 / 1.3 of its time, as can be where
+    BLAS is MKL and the CPU is not by Intel. Neither noise nor other processes may change the library, and with it the
+    rounding, from run to run; therefore one thread's own time counts.
     """
     threads, x, weight = torch.get_num_threads(), torch.ones(2304, 256), torch.ones(256, 256)
     best = {"BLAS": float("inf"), "oneDNN": float("inf")}
