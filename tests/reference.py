@@ -97,6 +97,17 @@ def answer(model: liif_core.ContinuousModel, image: Tensor, coord: Tensor, cell:
     return query(unfolded(features, size), coord, cell, layers, model.condition_names, ensemble) * 0.5 + 0.5
 
 
+# The [model] table of small_model(registry, hidden=(8,), residual="bilinear").
+SMALL_TABLE = {
+    "residual": "bilinear",
+    "encoder": {"use": "edsr", "blocks": 1, "channels": 4},
+    "features": {"use": "unfold"},
+    "sampling": {"use": "local-ensemble"},
+    "conditioning": [{"use": "coordinate"}, {"use": "cell"}],
+    "decoder": {"use": "mlp", "hidden": [8]},
+}
+
+
 def small_model(
     registry: liif_core.Registry,
     *,

@@ -8,28 +8,21 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image, ImageCms
-from reference import small_model
+from reference import SMALL_TABLE, small_model
 from torch import nn
 
 import liif_core
 from liif_core.cli import liif
 from liif_core.images import read_image
 
-TABLE = {
-    "residual": "bilinear",
-    "encoder": {"use": "edsr", "blocks": 1, "channels": 4},
-    "features": {"use": "unfold"},
-    "sampling": {"use": "local-ensemble"},
-    "conditioning": [{"use": "coordinate"}, {"use": "cell"}],
-    "decoder": {"use": "mlp", "hidden": [8]},
-}
-
 
 @pytest.fixture(scope="module")
 def checkpoint(registry, tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
     model = small_model(registry, hidden=(8,), residual="bilinear")
-    liif_core.save_checkpoint(path, liif_core.Checkpoint(model.state_dict(), {"name": "s", "model": TABLE}, (1.0, 4.0)))
+    liif_core.save_checkpoint(
+        path, liif_core.Checkpoint(model.state_dict(), {"name": "s", "model": SMALL_TABLE}, (1.0, 4.0))
+    )
     return path
 
 
@@ -289,7 +282,7 @@ def test_too_little_memory_is_a_value_error(model):
 
 
 def test_compose_makes_the_model_of_the_table(model):
-    mapping = liif_core.compose(TABLE)
+    mapping = liif_core.compose(SMALL_TABLE)
     keywords = liif_core.compose(
         encoder={"use": "edsr", "blocks": 1, "channels": 4},
         features="unfold",
@@ -321,10 +314,10 @@ class OwnCell(nn.Module):
 
 def test_compose_takes_modules(model):
     encoder = Convolution()
-    table = {**TABLE, "conditioning": {"coordinate": "coordinate", "cell": OwnCell()}}
+    table = {**SMALL_TABLE, "conditioning": {"coordinate": "coordinate", "cell": OwnCell()}}
     composed = liif_core.compose(table, encoder=encoder)
     assert composed.encoder is encoder
-    reference = liif_core.compose(TABLE, encoder=encoder)
+    reference = liif_core.compose(SMALL_TABLE, encoder=encoder)
     reference.load_state_dict(composed.state_dict())
     image = torch.from_numpy(noise(1, 3, 5, 6))
     torch.testing.assert_close(composed.encode(image).render((9, 9)), reference.encode(image).render((9, 9)))
@@ -349,7 +342,7 @@ def test_compose_takes_modules(model):
 )
 def test_compose_names_what_is_wrong(changes, kind, said):
     with pytest.raises(kind, match=said):
-        liif_core.compose(TABLE, **changes)
+        liif_core.compose(SMALL_TABLE, **changes)
 
 
 def test_compose_reports_every_mistake():

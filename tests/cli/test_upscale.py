@@ -12,21 +12,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from reference import small_model
+from reference import SMALL_TABLE, small_model
 
 import liif_core
 from liif_core.cli import liif
 from liif_core.images import MAX_PIXELS
 from liif_core.training.checkpoint import Checkpoint, save_checkpoint
-
-TABLE = {
-    "residual": "bilinear",
-    "encoder": {"use": "edsr", "blocks": 1, "channels": 4},
-    "features": {"use": "unfold"},
-    "sampling": {"use": "local-ensemble"},
-    "conditioning": [{"use": "coordinate"}, {"use": "cell"}],
-    "decoder": {"use": "mlp", "hidden": [8]},
-}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +26,7 @@ def checkpoints(registry, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     for channels in (1, 3):
         model = small_model(registry, hidden=(8,), residual="bilinear", channels=channels)
-        experiment = {"name": "small", "model": {**TABLE, "channels": channels}}
+        experiment = {"name": "small", "model": {**SMALL_TABLE, "channels": channels}}
         save_checkpoint(folder / f"{channels}.safetensors", Checkpoint(model.state_dict(), experiment, (1.0, 4.0)))
     return folder
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from reference import small_model
+from reference import SMALL_TABLE, small_model
 
 import liif_core
 import liif_zoo.trained
@@ -16,14 +16,6 @@ from liif_core.cli import liif, upscale_models
 from liif_core.training.checkpoint import Checkpoint, save_checkpoint
 
 OTHERWISE = "; --model or --checkpoint chooses another"
-TABLE = {
-    "residual": "bilinear",
-    "encoder": {"use": "edsr", "blocks": 1, "channels": 4},
-    "features": {"use": "unfold"},
-    "sampling": {"use": "local-ensemble"},
-    "conditioning": [{"use": "coordinate"}, {"use": "cell"}],
-    "decoder": {"use": "mlp", "hidden": [8]},
-}
 CARD = {"license": "CC0-1.0", "training_data": "nothing"}
 
 
@@ -35,7 +27,7 @@ def include(folder, registry, name, seed):
         for parameter in model.parameters():
             parameter.add_(0.1 * seed * torch.randn_like(parameter))
     file = folder / f"{name}.safetensors"
-    save_checkpoint(file, Checkpoint(model.state_dict(), {"name": name, "model": TABLE}))
+    save_checkpoint(file, Checkpoint(model.state_dict(), {"name": name, "model": SMALL_TABLE}))
     data = file.read_bytes()
     card = CARD | {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     file.with_suffix(".json").write_text(json.dumps(card))

@@ -5,15 +5,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from formulas import Given, expect_same, neighbours, random
-from reference import centers, mlp, nearest, unfolded
+from formulas import Given, expect_colors, expect_gradients, neighbours, random
+from reference import mlp, nearest, unfolded
 from torch import nn
 
 import liif_core
 from liif_core import Component, NoOptions
 from liif_core.experiment.toml_file import model_from_table
 from liif_core.registry.components import Origin
-from liif_core.sizes import Scale, scaled_size
 from liif_zoo.lm import liif_importers
 
 COORDINATE, CELL = {"use": "coordinate"}, {"use": "cell"}
@@ -122,32 +121,13 @@ SIZES = [(1, 1), (1, 6), (5, 1), (5, 6)]
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_written_out(registry, size, variant, graph):
     features = random(2, 5, *size)
-    model = composed(registry, features, **VARIANTS[variant])
-    with torch.set_grad_enabled(graph):
-        picture = model.encode(torch.zeros(2, 3, *size))
-        for scale in (0.7, 1, 2, 3.3, 6, (0.7, 4.1)):
-            target = scaled_size(size, Scale.of(scale))
-            coord = centers(*target).reshape(1, -1, 2).expand(2, -1, 2)
-            output = answer(model, features, coord, torch.tensor([[2 / n for n in target]] * 2))
-            expect_same(picture.render(target).flatten(2).mT, output)
-        generator = torch.Generator().manual_seed(2)
-        coord = torch.rand(2, 60, 2, generator=generator) * 2.6 - 1.3  # some beyond the border
-        cell = torch.rand(2, 2, generator=generator)  # each image its own
-        expect_same(picture.query(coord, cell.unsqueeze(1)), answer(model, features, coord, cell))
+    expect_colors(composed(registry, features, **VARIANTS[variant]), features, answer, graph)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_are_those_of_the_formula(registry, variant):
     features = random(2, 5, 4, 5).requires_grad_()
-    model = composed(registry, features, **VARIANTS[variant])
-    coord, cell = torch.rand(2, 40, 2) * 2 - 1, torch.rand(2, 2)
-    learned = {"features": features, **dict(model.decoder.named_parameters())}
-    colors = model(torch.zeros(2, 3, 4, 5), coord, cell.unsqueeze(1)) * 2 - 1
-    found = torch.autograd.grad(colors.square().sum(), list(learned.values()))
-    expected = torch.autograd.grad(answer(model, features, coord, cell).square().sum(), list(learned.values()))
-    for name, fast, slow in zip(learned, found, expected):
-        tolerance = 1e-4 * slow.abs().max().item()
-        torch.testing.assert_close(fast, slow, rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+    expect_gradients(composed(registry, features, **VARIANTS[variant]), features, answer)
 
 
 @pytest.mark.parametrize("name", ["phase", "render_phase"])
