@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from liif_core.data.degrade import build_degradation
@@ -180,15 +181,7 @@ def batches(
         for samples in loaded:
             if isinstance(samples, UserError):
                 raise samples
-            # what a loader pinned is nobody else's, so that it can be copied without waiting
-            yield (
-                samples
-                if device is None
-                else {
-                    k: v.to(device, non_blocking=True) if cuda and v.is_pinned() else moved(v, device)
-                    for k, v in samples.items()
-                }
-            )
+            yield samples if device is None else {name: _sent(value, device) for name, value in samples.items()}
     finally:
         del loaded  # this ends its workers
 
@@ -215,3 +208,9 @@ def _start_worker(_: int) -> None:
     # Ctrl-C goes to every process of a terminal; the main one decides, and uses its batches until it stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _sent(value: Tensor, device: torch.device) -> Tensor:
+    """``value`` on ``device``. What a loader pinned is nobody else's, so that it is copied without waiting."""
+    pinned = device.type == "cuda" and value.is_pinned()
+    return value.to(device, non_blocking=True) if pinned else moved(value, device)

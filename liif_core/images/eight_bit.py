@@ -1,6 +1,8 @@
 """Images of 8 bits per sample, read by Pillow: every mode becomes gray or RGB, with or without alpha."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +54,23 @@ def read(path: Path, bits: int = 8, number: int = 0, page: ifd.Directory | None 
 
     ``bits`` is the number of bits per sample of a PNG, see ``to_picture``.
     """
+    with opened(path, number, page) as (image, found, orientation):
+        return with_mpo_note(image, to_picture(image, found, orientation, bits))
+
+
+@contextmanager
+def opened(
+    path: Path, number: int = 0, page: ifd.Directory | None = None
+) -> Iterator[tuple[ImageFile.ImageFile, Metadata, int]]:
+    """A file that Pillow has decoded, its metadata, and the orientation that is left to apply; see ``read``."""
     with Image.open(path, formats=FORMATS) as image:
         if number:
             image.seek(number)
         image.load()
         if page is None:
-            found, orientation = metadata.from_pillow(image)
+            yield image, *metadata.from_pillow(image)
         else:
-            found, orientation = metadata.from_directory(page)[0], 1  # Pillow has applied it
-        return with_mpo_note(image, to_picture(image, found, orientation, bits))
+            yield image, metadata.from_directory(page)[0], 1  # Pillow has applied it
 
 
 def with_mpo_note(image: ImageFile.ImageFile, picture: Picture) -> Picture:

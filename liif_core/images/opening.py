@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from attrs import evolve, frozen
 
-from liif_core.images import filling, high_depth, ifd, metadata, pillow_parts
+from liif_core.images import filling, high_depth, metadata, pillow_parts
 from liif_core.images.arrays import top
 from liif_core.images.formats import MAX_PIXELS
 from liif_core.images.picture import Header, Picture
@@ -27,7 +27,7 @@ from liif_core.images.source import (
     in_blocks,
     look_through,
 )
-from liif_core.images.tiff_parts import open_parts
+from liif_core.images.tiff_parts import bits_per_pixel, open_parts
 from liif_core.sizes import Size
 
 _PALETTES = ("P", "PA")  # of which only the colors that occur tell whether the picture is gray
@@ -82,7 +82,7 @@ def _as_whole(found: Header, place: Place, max_pixels: int) -> Opening:
 
         return Opening(found, pillow_parts.peak(found, place.page), pillow_parts.held(found), 0, False, opened)
     held = pixels * _pixel_bytes(found)
-    stored = held if place.page is None else pixels * _stored_bytes(place.page)
+    stored = held if place.page is None else pixels * bits_per_pixel(place.page) // 8
     peak = held + 2 * stored + found.path.stat().st_size + (_FILL_BYTES * pixels if found.alpha else 0)
     return Opening(found, peak, held, 0, False, lambda: from_picture(read_image(found.path, max_pixels)))
 
@@ -175,7 +175,3 @@ def _is_seen(found: Header) -> bool:
 
 def _pixel_bytes(found: Header) -> int:
     return (found.channels + found.alpha) * np.dtype(found.depth).itemsize
-
-
-def _stored_bytes(page: ifd.Directory) -> int:
-    return int(ifd.numbers(page, 277, [1])[0] * max(ifd.numbers(page, 258, [1])) // 8)

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
-
 from liif_core.images import eight_bit, ifd, metadata
 from liif_core.images.picture import Header, Picture
 from liif_core.images.source import Pixels, ReadPart
@@ -48,16 +46,8 @@ def decoded(path: Path, bits: int, number: int, page: ifd.Directory | None) -> t
     Returns a reader of rectangles of the image as stored; its size; its first pixel, with the metadata and notes of the
     image; and its orientation.
     """
-    with Image.open(path, formats=eight_bit.FORMATS) as opened:
-        if number:
-            opened.seek(number)
-        opened.load()
-        image: Image.Image = opened
-        if page is None:
-            found, orientation = metadata.from_pillow(opened)
-        else:
-            found, orientation = metadata.from_directory(page)[0], 1  # Pillow has applied it
-        first = eight_bit.with_mpo_note(opened, eight_bit.to_picture(opened.crop((0, 0, 1, 1)), found, 1, bits))
+    with eight_bit.opened(path, number, page) as (image, found, orientation):
+        first = eight_bit.with_mpo_note(image, eight_bit.to_picture(image.crop((0, 0, 1, 1)), found, 1, bits))
 
     def read(rows: slice, columns: slice) -> Pixels:
         part = image.crop((columns.start, rows.start, columns.stop, rows.stop))

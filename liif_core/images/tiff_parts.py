@@ -21,7 +21,7 @@ from liif_core.images.source import Block, Pixels, band_rows, joined
 from liif_core.sizes import Size
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS, _PLANAR = 273, 277, 278, 279, 284
+_BIT_ORDER, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS, _PLANAR = 266, 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
 _PLACES = (_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS)
 # Besides sizes: bits, compression, colors, bit order, samples, planes, options of fax, predictor, palette, inks, extra
@@ -57,11 +57,8 @@ class TiffParts:
 
     def part_bytes(self) -> int:
         """About the bytes that decoding one part takes."""
-        pixel = sum(ifd.numbers(self.page, _BITS, [1])) / 8
-        if len(ifd.numbers(self.page, _BITS, [1])) == 1:
-            pixel *= ifd.numbers(self.page, _SAMPLES, [1])[0]
         height, width = self.part
-        return int(height * width * (5 * pixel + 8))
+        return int(height * width * (5 * bits_per_pixel(self.page) / 8 + 8))
 
     def read(self, rows: slice, columns: slice) -> Pixels:
         """A rectangle of the picture as stored."""
@@ -190,7 +187,7 @@ def open_parts(path: Path, page: ifd.Directory) -> TiffParts | None:
             height = next(few for few in range(height, 0, -1) if part[0] % few == 0)
         places = [_divided(plane, size[0], part[0], height, row) for plane in places]
         part = height, size[1]
-    elif long and compression in _DEFLATE and count == planes == 1 and ifd.numbers(page, 266, [1])[0] == 1:
+    elif long and compression in _DEFLATE and count == planes == 1 and ifd.numbers(page, _BIT_ORDER, [1])[0] == 1:
         streamed, part = True, (band_rows(row), size[1])
     return TiffParts(
         path, page, order, size, part, tiled, high_depth.is_high_depth(page), streamed,
@@ -204,8 +201,13 @@ def _pixels(picture: Picture) -> Pixels:
 
 def _row_length(page: ifd.Directory, width: int) -> int:
     """Bytes of a row whose samples lie side by side."""
+    return (width * bits_per_pixel(page) + 7) // 8
+
+
+def bits_per_pixel(page: ifd.Directory) -> int:
+    """Bits of all samples of a pixel."""
     bits, samples = ifd.numbers(page, _BITS, [1]), ifd.numbers(page, _SAMPLES, [1])[0]
-    return int(width * (sum(bits) if len(bits) == samples else bits[0] * samples) + 7) // 8
+    return int(sum(bits) if len(bits) == samples else bits[0] * samples)
 
 
 def _divided(
