@@ -64,6 +64,7 @@ def _sections() -> Iterator[str]:
     yield _section("`[train]`", schema.TrainSpec)
     yield _section("`[train.optimizer]`", schema.Optimizer)
     yield _union("`[train.schedule]`", "use", schema.SCHEDULES)
+    yield _section("`[train.start_from]`", schema.StartSpec)
     yield _section("`[train.teacher]`", schema.TeacherSpec)
     yield _section("`[validate]`", schema.ValidateSpec)
     yield _section("`[[evaluate]]`", schema.EvaluationSet)

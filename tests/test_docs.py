@@ -328,7 +328,7 @@ def test_every_option_is_documented(kind, component):
 
 def schema_classes():
     found = [cls for cls in vars(schema).values() if isinstance(cls, type) and attrs.has(cls)]
-    return [cls for cls in found if cls.__module__ == schema.__name__]
+    return [cls for cls in found if cls.__module__ in (schema.__name__, schema.TrainSpec.__module__)]
 
 
 @pytest.mark.parametrize("cls", schema_classes())

@@ -26,6 +26,7 @@ from liif_core.experiment.toml_file import (
     to_builtin,
 )  # fmt: skip
 from liif_core.experiment.translation import translate_experiment
+from liif_core.experiment.validation import structure
 from liif_core.model.composed_image import ComposedImage
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device
@@ -47,8 +48,9 @@ def check_experiment(path: Path, profile: str | None, overrides: Iterable[str]) 
     resolved = resolve(read_experiment_file(path), registry, profile, overrides)
     experiment = resolved.experiment
     autocast(pick_device(experiment.run.device), experiment.run.precision)
-    model = fresh_model(experiment)
-    return f"{resolved_toml(resolved)}\n{_described(model)}"
+    lines: list[str] = []
+    model = fresh_model(experiment, lines.append)
+    return "\n".join([resolved_toml(resolved), *lines, _described(model)])
 
 
 def run_experiment(
@@ -61,22 +63,26 @@ def run_experiment(
     resolved = resolve(file, registry, profile, overrides)
     device = pick_device(resolved.experiment.run.device)
     autocast(device, resolved.experiment.run.precision)  # refuses half precision that the device lacks before any work
-    model = fresh_model(resolved.experiment)
+    notes: list[str] = []
+    model = fresh_model(resolved.experiment, notes.append)
     try:
         images, validation = open_data(resolved.experiment)
     except MissingData as missing:
         if profile is not None or file.fallback is None:
             raise
         resolved = _fall_back(file, registry, overrides, missing, say)
-        model = fresh_model(resolved.experiment)
+        notes = []
+        model = fresh_model(resolved.experiment, notes.append)
         images, validation = open_data(resolved.experiment)
     experiment = resolved.experiment
+    for note in notes:
+        say(note)
 
     evaluated, skipped = open_sets(experiment.evaluate, model.channels)
     for name, reason in skipped:
         say(f"skipping evaluation on {name}: {reason}")
 
-    folder = _run_folder(out, path.stem, experiment, resume)
+    folder = _run_folder(out, path.stem, experiment, resume, registry, say)
     files.write_text(folder / "experiment.toml", resolved_toml(resolved))
     name = _name(resolved)
     say(f"{name}: {len(images)} images, {_count(model):,} parameters, on {device}; results go to {folder}")
@@ -138,7 +144,9 @@ def _fall_back(
     return resolved
 
 
-def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: bool) -> Path:
+def _run_folder(
+    out: Path | None, stem: str, experiment: Experiment, resume: bool, registry: Registry, say: Say
+) -> Path:
     """The folder of this run. Raises UserError for a folder that holds another run."""
     if out is None:
         base = Path("runs") / (f"{stem}-{experiment.profile}" if experiment.profile else stem)
@@ -158,7 +166,8 @@ def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: boo
         other = tomllib.loads(written.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         raise UserError(f"{written}: cannot be read; choose another --out") from None
-    changed = _differences(_comparable(to_builtin(experiment)), _comparable(translate_experiment(other)))
+    other = _as_written_now(other, registry)
+    changed = _differences(_comparable(to_builtin(experiment)), _comparable(other))
     if changed:
         raise UserError(
             f"--out {out}: holds another experiment (it differs in {', '.join(changed[:5])}"
@@ -169,12 +178,27 @@ def _run_folder(out: Path | None, stem: str, experiment: Experiment, resume: boo
         raise UserError(
             f"--out {out}: holds this experiment already, and it {state}; add --resume, or choose another folder"
         )
+    epochs, before = experiment.train.epochs, other.get("train", {}).get("epochs")
+    if resume and epochs != before:
+        say(f"train.epochs: {epochs}, before {before}; from here the learning rate follows the schedule of {epochs}")
     return out
 
 
+def _as_written_now(data: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """An experiment as this version writes it, with options that came later at their defaults."""
+    translated = translate_experiment(data)
+    try:
+        read: dict[str, Any] = to_builtin(structure(Experiment, translated, registry, ""))
+    except UserError:  # with a plugin that is no longer installed, for instance
+        return translated
+    return read
+
+
 def _comparable(data: dict[str, Any]) -> dict[str, Any]:
-    """What makes an experiment another one: not where it runs, nor names that are for reports only."""
+    """What makes an experiment another one: not where or how long it runs, nor names that are for reports only."""
     kept = {key: value for key, value in data.items() if key not in ("run", "profile", "note")}
+    if isinstance(kept.get("train"), dict):
+        kept["train"] = {key: value for key, value in kept["train"].items() if key != "epochs"}
     sets = kept.get("evaluate")
     if isinstance(sets, list):
         kept["evaluate"] = [{**item, "name": ""} if isinstance(item, dict) else item for item in sets]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from liif_core.data.degrade import build_degradation
+from liif_core.data.resize import bicubic
 from liif_core.errors import UserError
 from liif_core.experiment.schema import PairedFoldersSource, TrainingData
 from liif_core.model.device import moved
@@ -70,6 +71,10 @@ class CropDataset(Dataset[dict[str, Any]]):
     from ``default_rng([seed, epoch, i, 0, 2])``. Of paired images, the patch is cropped from the LR image, and the HR
     crop is the same area of the HR image, at the pair's own scale; the drawn scale is unused.
 
+    Drawn in this order from ``default_rng([seed, epoch, i, 0, 3])``: whether the HR crop is a larger one, shrunk; by
+    which factor, uniform from 1 to the smaller of data.pre_shrink and what fits in the image; and, where
+    data.channel_shuffle is on, a permutation of the channels, which is applied before the patch is made.
+
     Images must have at least ``largest_crop(data)`` pixels a side. Raises UserError for pairs without a whole-number
     scale, and for pairs whose HR crops have fewer than N pixels.
     """
@@ -95,8 +100,8 @@ class CropDataset(Dataset[dict[str, Any]]):
         epoch, index = at
         rng = np.random.default_rng([self.seed, epoch, index])
         # Five numbers, the last not 0, give an independent stream: numpy pads with zeros.
-        own = np.random.default_rng([self.seed, epoch, index, 0, 2])
-        low, high = self._crops(index % len(self.images.names), rng, own)
+        own, changes = (np.random.default_rng([self.seed, epoch, index, 0, stream]) for stream in (2, 3))
+        low, high = self._crops(index % len(self.images.names), rng, own, changes)
         flips = rng.random(3) < 0.5
         side = high.shape[0]
         pixels = rng.choice(side * side, self.data.queries, replace=False)
@@ -112,22 +117,29 @@ class CropDataset(Dataset[dict[str, Any]]):
             "index": index,
         }
 
-    def _crops(self, i: int, rng: np.random.Generator, own: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _crops(
+        self, i: int, rng: np.random.Generator, own: np.random.Generator, changes: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The LR patch and the HR crop, uint8. ``own`` is the generator of the degradation."""
         patch, scale = self.data.patch, rng.uniform(*self.data.scale)
         image = self.images.image(i)
+        shrinks, share = changes.random(2)
+        channels = changes.permutation(image.shape[2]) if self.data.channel_shuffle else slice(None)
         if not self.images.pair_scales:
             side = round(patch * scale)
-            top, left = _corner(image, side, rng)
-            crop = image[top : top + side, left : left + side]
+            largest = max(1.0, min(self.data.pre_shrink, min(image.shape[:2]) / side))
+            wide = int(side * (1 + share * (largest - 1))) if shrinks < 0.5 else side
+            top, left = _corner(image, wide, rng)
+            crop = image[top : top + wide, left : left + wide, channels]
+            crop = crop if wide == side else bicubic(crop, (side, side))
             return self.degrade(crop, (patch, patch), own), crop
         whole = self.images.pair_scales[i]
         assert whole is not None  # __init__ refuses others
         given = self.images.low_resolution(i, Scale.of(whole))
         assert given is not None
         top, left = _corner(given, patch, rng)
-        low = given[top : top + patch, left : left + patch]
-        return low, image[whole * top : whole * (top + patch), whole * left : whole * (left + patch)]
+        low = given[top : top + patch, left : left + patch, channels]
+        return low, image[whole * top : whole * (top + patch), whole * left : whole * (left + patch), channels]
 
 
 def _corner(image: np.ndarray, side: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from liif_core.experiment.train_schema import Cosine as Cosine
 from liif_core.experiment.train_schema import MultiStep as MultiStep
 from liif_core.experiment.train_schema import Optimizer as Optimizer
 from liif_core.experiment.train_schema import Schedule as Schedule
+from liif_core.experiment.train_schema import StartSpec as StartSpec
 from liif_core.experiment.train_schema import TeacherSpec as TeacherSpec
 from liif_core.experiment.train_schema import TrainSpec as TrainSpec
 from liif_core.presets import PROTOCOLS
@@ -137,6 +138,13 @@ class TrainingData:
         kind="degradation",
     )
     augment: bool = option("Flip and transpose patches at random.", True)
+    channel_shuffle: bool = option("Permute the channels of each patch at random.", False)
+    pre_shrink: float = option(
+        "Largest factor by which a larger crop is shrunk to make a high-resolution crop; half of the crops are shrunk, "
+        "each by a random factor, as far as the image is large enough. 1: none.",
+        1.0,
+        check=_at_least_one,
+    )
     memory_gb: float = option(
         "Memory for decoded images, in GB; images beyond it are read again when they are needed.",
         4.0,
@@ -147,6 +155,10 @@ class TrainingData:
         if self.degradation is not None and isinstance(self.images, PairedFoldersSource):
             raise ValueError(
                 "degradation: paired folders bring their own low-resolution images; remove it, or use source = 'folder'"
+            )
+        if self.pre_shrink > 1 and isinstance(self.images, PairedFoldersSource):
+            raise ValueError(
+                "pre_shrink: paired folders bring their own low-resolution images; remove it, or use source = 'folder'"
             )
         low, high = self.scale
         if not 1 <= low <= high:

@@ -74,11 +74,28 @@ SCHEDULES: dict[str, type] = {"multi-step": MultiStep, "cosine": Cosine, "consta
 
 
 @frozen
-class TeacherSpec:
+class TrainedModelSpec:
+    """A trained model: a checkpoint file, or a name."""
+
+    checkpoint: Path | None = option("Checkpoint file.", None)
+    model: str | None = option("Name, in place of a file: a model that 'liif models' lists.", None)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.model is None):
+            raise ValueError("expected either checkpoint, a file, or model, a name")
+
+    @property
+    def source(self) -> Path | str:
+        """The file or the name, as ``liif_core.load`` takes it."""
+        found = self.model if self.checkpoint is None else self.checkpoint
+        assert found is not None  # checked above
+        return found
+
+
+@frozen
+class TeacherSpec(TrainedModelSpec):
     """``[train.teacher]``: a trained model whose colors the model also learns from (knowledge distillation)."""
 
-    checkpoint: Path | None = option("Checkpoint file of the teacher.", None)
-    model: str | None = option("Name of the teacher, in place of a file: a model that 'liif models' lists.", None)
     weight: float = option(
         "Weight of the distance to the teacher's colors in the loss; the rest is that of the distance to the image.",
         0.5,
@@ -88,9 +105,16 @@ class TeacherSpec:
         "Whether the teacher's colors are the mean over the eight flips and transposes of the image.", False
     )
 
-    def __attrs_post_init__(self) -> None:
-        if (self.checkpoint is None) == (self.model is None):
-            raise ValueError("expected either checkpoint, a file, or model, a name")
+
+@frozen
+class StartSpec(TrainedModelSpec):
+    """``[train.start_from]``: a trained model whose weights the model begins with."""
+
+    allow_new: bool = option(
+        "Whether parameters for which it has no weights keep their fresh values, and weights without a place in the "
+        "model are left out; otherwise both are errors.",
+        False,
+    )
 
 
 @frozen
@@ -109,6 +133,9 @@ class TrainSpec:
     )
     clip: float | None = option(
         "Largest norm of the gradient; larger gradients are scaled down to it.", None, check=optional(gt(0))
+    )
+    start_from: StartSpec | None = option(
+        "The trained model whose weights training begins with; without it, fresh weights.", None
     )
     teacher: TeacherSpec | None = option("The teacher; without it, there is none.", None)
     accumulate: int = option("Number of parts that each batch is computed in, to save memory.", 1, check=_at_least_one)

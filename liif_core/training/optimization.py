@@ -15,7 +15,10 @@ from liif_core.model.device import autocast
 from liif_core.training.muon import MuonAdamW
 from liif_core.training.teacher import load_teacher
 
-PART_QUERIES = 2304  # in a part of a batch on a CPU, if it has several images: one image of the LIIF paper's training
+# Of a part of a batch on a CPU, if it has several images: one image of the LIIF paper's training, or more where a
+# decoder has few values for each query.
+PART_QUERIES = 2304
+_BLOCKS = 8  # parts in ``BlockDecoder.block_positions``: training keeps more values of a query than rendering
 INPUTS = ("image", "coord", "cell", "target")  # what a batch must have
 
 
@@ -70,7 +73,8 @@ class Optimization:
         asked = min(self.spec.accumulate, count)
         if self.device.type != "cpu" or any(isinstance(module, _BatchNorm) for module in self.model.modules()):
             return asked
-        return max(asked, -(-count // max(1, PART_QUERIES // queries)))
+        positions = getattr(getattr(self.model, "decoder", None), "block_positions", 0)
+        return max(asked, -(-count // max(1, max(PART_QUERIES, positions // _BLOCKS) // queries)))
 
     def update(self, lr: float) -> None:
         """Change the weights by the gradients, and the average with them.

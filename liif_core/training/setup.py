@@ -12,15 +12,20 @@ from liif_core.errors import UserError
 from liif_core.experiment.build import build_model, try_model
 from liif_core.experiment.schema import Experiment
 from liif_core.model.continuous import ContinuousModel
+from liif_core.registry.discovery import discover
 from liif_core.training.muon import require_muon
+from liif_core.training.start import start_from
 from liif_core.training.teacher import load_teacher
 
 
-def fresh_model(experiment: Experiment) -> ContinuousModel:
-    """The experiment's model with the weights that its seed gives, on the CPU, after a trial on a small image.
+def fresh_model(experiment: Experiment, say: Callable[[str], object] = str) -> ContinuousModel:
+    """The experiment's model before its first step, on the CPU, after a trial on a small image.
+
+    Its weights are those that the seed gives or, with ``train.start_from``, those of a trained model; ``say`` receives
+    lines about which of these fitted.
 
     Raises UserError where a component or the degradation cannot be built or does not work, the optimizer is not
-    available, or the teacher cannot be loaded; these mistakes are reported together.
+    available, or a trained model cannot be loaded or does not fit; these mistakes are reported together.
     """
     problems: list[str] = []
     checks: list[Callable[[], object]] = [
@@ -41,8 +46,16 @@ def fresh_model(experiment: Experiment) -> ContinuousModel:
             try_model(model)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
+    lines = []
+    if experiment.train.start_from is not None:
+        try:
+            lines = start_from(model, experiment.train.start_from, discover())
+        except UserError as error:
+            problems += error.problems
     if problems:
         raise UserError(*problems)
+    for line in lines:
+        say(line)
     return model
 
 

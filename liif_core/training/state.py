@@ -32,11 +32,12 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, temporary)
 
 
-def read_state(path: Path, images: str, model: dict[str, Any]) -> dict[str, Any]:
+def read_state(path: Path, images: str, model: dict[str, Any], epochs: int) -> dict[str, Any]:
     """The dictionary of ``write_state``, of this version or an older one, with ``progress`` as a ``Progress``.
 
     Tensors are on the CPU. ``images`` is the fingerprint of the training images, ``model`` the run's ``[model]`` table.
-    Raises UserError for a file that is damaged, and for a run that was trained on other images.
+    Raises UserError for a file that is damaged, and for a run that was trained on other images, or longer than
+    ``epochs``.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -50,4 +51,8 @@ def read_state(path: Path, images: str, model: dict[str, Any]) -> dict[str, Any]
         raise UserError(f"{path}: damaged, cannot resume from it: {reason}") from None
     if fingerprint != images:
         raise UserError(f"{path}: the training images have changed since; restore them, or start with another --out")
+    done: Progress = state["progress"]
+    if (done.epoch, done.batch) > (epochs, 0):
+        least = done.epoch + (done.batch > 0)
+        raise UserError(f"{path}: {done.epoch} epochs are done; expected train.epochs to be at least {least}")
     return state

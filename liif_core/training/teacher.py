@@ -39,16 +39,14 @@ def load_teacher(spec: TeacherSpec | None, channels: int, device: torch.device |
     """
     if spec is None:
         return None
-    source = spec.checkpoint if spec.checkpoint is not None else spec.model
-    assert source is not None  # the schema has checked this
     try:
-        model = load(source, device)
+        model = load(spec.source, device)
     except UserError as error:
         raise UserError(*(f"train.teacher: {problem}" for problem in error.problems)) from None
     if model.channels != channels:
         raise UserError(
-            f"train.teacher: {source} has {model.channels} channels, and the model has {channels}; choose a teacher "
-            "that was trained on such images"
+            f"train.teacher: {spec.source} has {model.channels} channels, and the model has {channels}; choose a "
+            "teacher that was trained on such images"
         )
     return Teacher(model, spec.weight, spec.self_ensemble)
 

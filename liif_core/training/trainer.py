@@ -166,7 +166,7 @@ class Trainer:
         if resume:
             self.resume()
         train(self, folder)
-        if not self._checkpoint("best").exists():
+        if self.progress.best is None:  # nothing was validated: the last weights count as the best
             self.save_weights("best")
         return Trained(self.progress.step, self.progress.best, self.progress.best_step, self.seconds)
 
@@ -264,12 +264,12 @@ class Trainer:
     def resume(self) -> bool:
         """Continue from what ``save`` last wrote to ``folder``; returns whether there was anything.
 
-        Raises UserError for a state that is damaged, or of another model or other images.
+        Raises UserError for a state that is damaged, of another model or other images, or past ``train.epochs``.
         """
         path = self._folder() / "checkpoints" / STATE
         if not path.exists():
             return False  # interrupted before the first checkpoint: starting again gives the same result
-        state = read_state(path, self.images.fingerprint, to_builtin(self.experiment.model))
+        state = read_state(path, self.images.fingerprint, to_builtin(self.experiment.model), self.spec.epochs)
         try:
             self._optimization.restore(state)
         except (RuntimeError, ValueError, LookupError, TypeError) as error:

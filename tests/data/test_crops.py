@@ -162,6 +162,60 @@ def test_augmentation_changes_neither_the_crop_nor_the_pixels():
         assert torch.equal(dataset[1, index]["coord"], plain[1, index]["coord"])
 
 
+def test_channels_are_permuted_before_the_patch_is_made():
+    data = evolve(DATA, repeat=100)
+    shuffled, plain = (CropDataset(IMAGES, evolve(data, channel_shuffle=on), seed=2) for on in (True, False))
+    orders = list(itertools.permutations(range(3)))
+    seen = dict.fromkeys(orders, 0)
+    for index in range(300):
+        one, other = shuffled[0, index], plain[0, index]
+        (order,) = [order for order in orders if torch.equal(one["target"], other["target"][:, order])]
+        assert torch.equal(one["image"], other["image"][list(order)])
+        assert torch.equal(one["coord"], other["coord"])
+        seen[order] += 1
+    assert min(seen.values()) > 300 / 6 / 2
+
+
+def test_channels_of_pairs_are_permuted_together():
+    low = distinct(20, 20)
+    images = Arrays([low.repeat(2, axis=0).repeat(2, axis=1)], [low], scale=2)
+    dataset = CropDataset(images, evolve(PAIRS, channel_shuffle=True, queries=60, repeat=20), seed=0)
+    for index in range(20):
+        sample = dataset[0, index]
+        rows, columns = positions(sample, 16)
+        expected = bytes_of(sample["image"])[:, rows // 2, columns // 2]
+        assert np.array_equal(expected.T, bytes_of(sample["target"]))
+
+
+def test_half_of_the_crops_are_shrunk_by_any_factor():
+    """Of a ramp, the step from pixel to pixel tells the factor."""
+    ramp = np.broadcast_to(np.linspace(0, 255, 600).round()[:, None, None], (600, 600, 3)).astype(np.uint8)
+    data = evolve(DATA, patch=100, queries=100, scale=(1.0, 1.0), augment=False, repeat=400, pre_shrink=3.0)
+    dataset = CropDataset(Arrays([ramp]), data, seed=4)
+    steps = []
+    for index in range(400):
+        rows = dataset[0, index]["image"][0].mean(dim=1) * 255
+        steps.append(float(rows[90] - rows[10]) / 80 / (255 / 599))
+    factors = np.array(steps)
+    shrunk = factors[factors > 1.03]
+    assert abs(len(shrunk) - 200) < 40
+    assert factors.min() > 0.95 and factors.max() < 3.05
+    assert abs(shrunk.mean() - 2) < 0.15  # uniform in 1 .. 3
+
+
+def test_crops_are_shrunk_as_far_as_the_image_is_large_enough():
+    images = Arrays([distinct(24, 24), distinct(26, 40)])
+    data = evolve(DATA, queries=64, scale=(3.0, 3.0), repeat=50, pre_shrink=8.0)
+    exact, free = (CropDataset(images, evolve(data, pre_shrink=factor), seed=1) for factor in (1.0, 8.0))
+    differ = [not torch.equal(exact[0, i]["target"], free[0, i]["target"]) for i in range(100)]
+    assert not any(differ[::2]) and any(differ[1::2])
+
+
+def test_pairs_cannot_be_shrunk():
+    with pytest.raises(ValueError, match="pre_shrink: paired folders bring their own"):
+        evolve(PAIRS, pre_shrink=2.0)
+
+
 def test_scales_and_places_cover_their_range():
     images = Arrays([distinct(30, 41)])
     data = evolve(DATA, repeat=2000, queries=1, augment=False)
