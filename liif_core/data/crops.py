@@ -63,6 +63,8 @@ class CropDataset(Dataset[dict[str, Any]]):
     - ``cell`` (1, 2) float32: the size of such a pixel, 2 / side
     - ``target`` (N, c) float32 in [0, 1]: their colors
     - ``index``: i
+    - ``unlabelled`` (c, p, p) float32 in [0, 1], where asked for: a patch of the image as it is, of which no larger
+      version exists
 
     Drawn in this order from ``numpy.random.default_rng([seed, epoch, i])``: the scale, uniform in data.scale; the top
     and the left of the crop; three booleans, for the horizontal flip, the vertical flip and the transposition, which
@@ -74,12 +76,14 @@ class CropDataset(Dataset[dict[str, Any]]):
     Drawn in this order from ``default_rng([seed, epoch, i, 0, 3])``: whether the HR crop is a larger one, shrunk; by
     which factor, uniform from 1 to the smaller of data.pre_shrink and what fits in the image; and, where
     data.channel_shuffle is on, a permutation of the channels, which is applied before the patch is made.
+    Drawn from ``default_rng([seed, epoch, i, 0, 4])``: the corner of the unlabelled patch. It is flipped, transposed and
+    permuted as the other.
 
     Images must have at least ``largest_crop(data)`` pixels a side. Raises UserError for pairs without a whole-number
     scale, and for pairs whose HR crops have fewer than N pixels.
     """
 
-    def __init__(self, images: Images, data: TrainingData, seed: int):
+    def __init__(self, images: Images, data: TrainingData, seed: int, unlabelled: bool = False):
         problems = []
         for name, scale in zip(images.names, images.pair_scales):
             if scale is None:
@@ -90,7 +94,7 @@ class CropDataset(Dataset[dict[str, Any]]):
                 problems.append(f"{name}: data.queries: expected {most}, got {data.queries}")
         if problems:
             raise UserError(*problems)
-        self.images, self.data, self.seed = images, data, seed
+        self.images, self.data, self.seed, self.unlabelled = images, data, seed, unlabelled
         self.degrade = build_degradation(data.degradation)
 
     def __len__(self) -> int:
@@ -100,51 +104,68 @@ class CropDataset(Dataset[dict[str, Any]]):
         epoch, index = at
         rng = np.random.default_rng([self.seed, epoch, index])
         # Five numbers, the last not 0, give an independent stream: numpy pads with zeros.
-        own, changes = (np.random.default_rng([self.seed, epoch, index, 0, stream]) for stream in (2, 3))
-        low, high = self._crops(index % len(self.images.names), rng, own, changes)
+        own, changes, other = (np.random.default_rng([self.seed, epoch, index, 0, stream]) for stream in (2, 3, 4))
+        i = index % len(self.images.names)
+        image = self.images.image(i)
+        shrunk, share = changes.random(2)
+        share = share if shrunk < 0.5 else 0.0
+        channels = changes.permutation(image.shape[2]) if self.data.channel_shuffle else slice(None)
+        if self.images.pair_scales:
+            low, high = (part[..., channels] for part in self._paired(i, image, rng))
+        else:
+            high = self._made(image, share, rng)[..., channels]
+            low = self.degrade(high, (self.data.patch, self.data.patch), own)
         flips = rng.random(3) < 0.5
         side = high.shape[0]
         pixels = rng.choice(side * side, self.data.queries, replace=False)
+        patches = {"image": low}
+        if self.unlabelled:
+            patches["unlabelled"] = _crop(image, self.data.patch, other)[..., channels]
         if self.data.augment:
-            low, high = _augmented(low, flips), _augmented(high, flips)
+            patches = {name: _augmented(patch, flips) for name, patch in patches.items()}
+            high = _augmented(high, flips)
         rows, columns = np.divmod(pixels, side)
         centers = pixel_centers(side).numpy()
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(low.transpose(2, 0, 1))).float() / 255,
+            **{name: _as_tensor(patch) for name, patch in patches.items()},
             "coord": torch.from_numpy(np.stack([centers[rows], centers[columns]], axis=-1)),
             "cell": cell_of((side, side)).reshape(1, 2),
             "target": torch.from_numpy(high[rows, columns]).float() / 255,
             "index": index,
         }
 
-    def _crops(
-        self, i: int, rng: np.random.Generator, own: np.random.Generator, changes: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The LR patch and the HR crop, uint8. ``own`` is the generator of the degradation."""
-        patch, scale = self.data.patch, rng.uniform(*self.data.scale)
-        image = self.images.image(i)
-        shrinks, share = changes.random(2)
-        channels = changes.permutation(image.shape[2]) if self.data.channel_shuffle else slice(None)
-        if not self.images.pair_scales:
-            side = round(patch * scale)
-            largest = max(1.0, min(self.data.pre_shrink, min(image.shape[:2]) / side))
-            wide = int(side * (1 + share * (largest - 1))) if shrinks < 0.5 else side
-            top, left = _corner(image, wide, rng)
-            crop = image[top : top + wide, left : left + wide, channels]
-            crop = crop if wide == side else bicubic(crop, (side, side))
-            return self.degrade(crop, (patch, patch), own), crop
-        whole = self.images.pair_scales[i]
+    def _made(self, image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+        """An HR crop. ``share``: how far it is shrunk, from 0, not at all, to 1, as far as possible."""
+        side = round(self.data.patch * rng.uniform(*self.data.scale))
+        largest = max(1.0, min(self.data.pre_shrink, min(image.shape[:2]) / side))
+        wide = int(side * (1 + share * (largest - 1)))
+        crop = _crop(image, wide, rng)
+        return crop if wide == side else bicubic(crop, (side, side))
+
+    def _paired(self, i: int, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A crop of an LR image, and the same area of its HR image."""
+        rng.uniform()  # the scale, which is the pair's own
+        patch, whole = self.data.patch, self.images.pair_scales[i]
         assert whole is not None  # __init__ refuses others
         given = self.images.low_resolution(i, Scale.of(whole))
         assert given is not None
         top, left = _corner(given, patch, rng)
-        low = given[top : top + patch, left : left + patch, channels]
-        return low, image[whole * top : whole * (top + patch), whole * left : whole * (left + patch), channels]
+        high = image[whole * top : whole * (top + patch), whole * left : whole * (left + patch)]
+        return given[top : top + patch, left : left + patch], high
+
+
+def _crop(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    top, left = _corner(image, side, rng)
+    return image[top : top + side, left : left + side]
 
 
 def _corner(image: np.ndarray, side: int, rng: np.random.Generator) -> tuple[int, int]:
     top, left = rng.integers(0, [image.shape[0] - side + 1, image.shape[1] - side + 1])
     return int(top), int(left)
+
+
+def _as_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
 
 
 def _augmented(image: np.ndarray, flips: np.ndarray) -> np.ndarray:

@@ -104,6 +104,11 @@ class TeacherSpec(TrainedModelSpec):
     self_ensemble: bool = option(
         "Whether the teacher's colors are the mean over the eight flips and transposes of the image.", False
     )
+    crops: Literal["same", "unlabelled"] = option(
+        "Patches from which the model learns the teacher's colors: 'same', those from which it learns the image; or "
+        "'unlabelled', patches cut from the images as they are, of which no larger version exists.",
+        "same",
+    )
 
 
 @frozen
@@ -152,3 +157,8 @@ class TrainSpec:
             raise ValueError(
                 f"accumulate: batch_size ({self.batch_size}) must be a multiple of it, got {self.accumulate}"
             )
+
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether batches have patches of which only the teacher knows the colors."""
+        return self.teacher is not None and self.teacher.crops == "unlabelled"

@@ -20,6 +20,7 @@ from liif_core.training.teacher import load_teacher
 PART_QUERIES = 2304
 _BLOCKS = 8  # parts in ``BlockDecoder.block_positions``: training keeps more values of a query than rendering
 INPUTS = ("image", "coord", "cell", "target")  # what a batch must have
+OTHERS = ("index", "unlabelled")  # what it may have
 
 
 def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -53,20 +54,24 @@ class Optimization:
         count = len(batch["image"])
         for part in torch.arange(count).tensor_split(self._parts(count, batch["coord"].shape[1])):
             chosen = slice(int(part[0]), int(part[-1]) + 1)
-            inputs = [batch[name][chosen] for name in ("image", "coord", "cell")]
-            with autocast(self.device, self.precision):
-                colors = self.model(*inputs)
-                taught = None if self.teacher is None else self.teacher.colors(*inputs)
-            loss = self._loss(colors, batch["target"][chosen], taught) * (len(part) / count)
+            inputs = {name: value[chosen] for name, value in batch.items()}
+            loss = self._loss(inputs) * (len(part) / count)
             self.scaler.scale(loss).backward()
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def _loss(self, colors: Tensor, target: Tensor, taught: Tensor | None) -> Tensor:
-        loss = l1_loss(colors, target)
-        if self.teacher is None or taught is None:
+    def _loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        where = batch["coord"], batch["cell"]
+        with autocast(self.device, self.precision):
+            colors = self.model(batch["image"], *where)
+        loss = l1_loss(colors, batch["target"])
+        if self.teacher is None:
             return loss
-        return torch.lerp(loss, l1_loss(colors, taught), self.teacher.weight)
+        patches = batch.get("unlabelled", batch["image"])
+        with autocast(self.device, self.precision):
+            taught = self.teacher.colors(patches, *where)
+            learned = self.model(patches, *where) if "unlabelled" in batch else colors
+        return torch.lerp(loss, l1_loss(learned, taught), self.teacher.weight)
 
     def _parts(self, count: int, queries: int) -> int:
         """In how many parts a batch of ``count`` images is computed."""

@@ -48,7 +48,7 @@ def _parts(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
 
 
-def _listed(names: Sequence[str], of: Mapping[str, Tensor], other: dict[str, Tensor]) -> str:
+def _listed(names: Sequence[str], of: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
     """The first names with their shapes, and the shapes that the same names have in ``other``."""
     shown = [
         f"{name} {tuple(of[name].shape)}" + (f", which is {tuple(other[name].shape)} there" if name in other else "")

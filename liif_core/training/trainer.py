@@ -21,7 +21,7 @@ from liif_core.model.device import autocast, moved, pick_device
 from liif_core.training.checkpoint import Checkpoint, save_checkpoint
 from liif_core.training.loop import train
 from liif_core.training.losses import Losses
-from liif_core.training.optimization import INPUTS, Optimization, check_batch
+from liif_core.training.optimization import INPUTS, OTHERS, Optimization, check_batch
 from liif_core.training.schedule import rate_factor
 from liif_core.training.setup import fresh_model, open_data
 from liif_core.training.state import STATE, Progress, read_state, write_state
@@ -94,7 +94,7 @@ class Trainer:
         self.folder = None if folder is None else Path(folder)
         self.plugins = dict(plugins_of(experiment.model) if plugins is None else plugins)
         self.quiet = quiet
-        self.dataset = CropDataset(images, experiment.data, spec.seed)
+        self.dataset = CropDataset(images, experiment.data, spec.seed, spec.learns_unlabelled)
         self.per_epoch = batches_per_epoch(self.dataset, spec.batch_size)
         self._optimization = Optimization(model, spec, experiment.run.precision, self.device)
         self.progress = Progress()
@@ -181,6 +181,7 @@ class Trainer:
         - ``cell`` (B, 1, 2): the size (height, width) of such a pixel, in the same units
         - ``target`` (B, Q, c): the colors of these pixels
         - ``index`` (B,) int64: the numbers of the samples
+        - ``unlabelled`` (B, c, p, p), if ``train.teacher.crops`` says so: other patches, which only the teacher renders
 
         A batch counts as done once it is handed out, so call ``save`` after ``step``. Raises UserError for an image
         that can no longer be read.
@@ -210,7 +211,7 @@ class Trainer:
     def start_step(self, batch: Mapping[str, Tensor]) -> None:
         """``step`` without waiting for a GPU. ``losses.read()`` then returns the losses of the steps not yet read."""
         check_batch(batch, self.model.channels)
-        self._step({name: moved(batch[name], self.device) for name in (*INPUTS, "index") if name in batch})
+        self._step({name: moved(batch[name], self.device) for name in (*INPUTS, *OTHERS) if name in batch})
         self.progress.step += 1
 
     def validates(self, epoch: int) -> bool:
@@ -254,7 +255,6 @@ class Trainer:
 
     def save_weights(self, name: str) -> None:
         """Write ``folder``/checkpoints/NAME.safetensors: the weights of ``eval_model`` and the experiment.
-
         Raises ValueError without a ``folder``.
         """
         experiment, at, scale = to_builtin(self.experiment), self.progress, self.experiment.data.scale

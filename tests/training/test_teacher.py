@@ -127,3 +127,29 @@ def test_mistakes_are_reported_together(folder, registry, monkeypatch):
     text = str(caught.value)
     assert "train.teacher: " in text and "needs PyTorch 2.9 or later" in text
     assert "model.conditioning: decoder 'lte' needs" in text
+
+
+def test_unlabelled_patches(folder, registry):
+    """They are cut from the images as they are; the loss has the teacher's colors of them, and of nothing else."""
+    trainer = trainer_with(folder, registry, weight=0.25, crops='"unlabelled"')
+    batch = next(trainer.batches())
+    for patch, index in zip(batch["unlabelled"], batch["index"].tolist()):
+        image = torch.from_numpy(trainer.images.image(index % len(trainer.images)).copy()).permute(2, 0, 1) / 255
+        turned = [part for one in (patch, patch.flip(1)) for part in (one, one.transpose(1, 2))]
+        turned += [part.flip(2) for part in turned]
+        windows = image.unfold(1, 8, 1).unfold(2, 8, 1)  # (c, rows, columns, 8, 8)
+        assert any((windows == one[:, None, None]).all(dim=(0, 3, 4)).any() for one in turned)
+
+    optimization = trainer._optimization
+    teacher, where = load_teacher(optimization.spec.teacher, 3).model, (batch["coord"], batch["cell"])
+    with torch.no_grad():
+        colors = optimization.model(batch["image"], *where)
+        learned, taught = (model(batch["unlabelled"], *where) for model in (optimization.model, teacher))
+    expected = 0.75 * l1_loss(colors, batch["target"]) + 0.25 * l1_loss(learned, taught)
+    assert float(optimization.gradients(batch, seed=0)) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_other_samples_do_not_depend_on_unlabelled_patches(folder, registry):
+    one, other = (next(trainer_with(folder, registry, crops=crops).batches()) for crops in ('"same"', '"unlabelled"'))
+    assert set(other) - set(one) == {"unlabelled"}
+    assert all(torch.equal(one[name], other[name]) for name in one)
