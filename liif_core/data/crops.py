@@ -76,8 +76,8 @@ class CropDataset(Dataset[dict[str, Any]]):
     Drawn in this order from ``default_rng([seed, epoch, i, 0, 3])``: whether the HR crop is a larger one, shrunk; by
     which factor, uniform from 1 to the smaller of data.pre_shrink and what fits in the image; and, where
     data.channel_shuffle is on, a permutation of the channels, which is applied before the patch is made.
-    Drawn from ``default_rng([seed, epoch, i, 0, 4])``: the corner of the unlabelled patch. It is flipped, transposed and
-    permuted as the other.
+    Drawn from ``default_rng([seed, epoch, i, 0, 4])``: the corner of the unlabelled patch. It is flipped, transposed
+    and permuted as the other.
 
     Images must have at least ``largest_crop(data)`` pixels a side. Raises UserError for pairs without a whole-number
     scale, and for pairs whose HR crops have fewer than N pixels.
