@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 import click
 
+import liif_zoo.trained
 from liif_core.cli import liif, liif_run
 from liif_core.cli.examples import as_toml, example
 from liif_core.cli.new_plugin import new_plugin
@@ -260,6 +261,17 @@ def formats() -> str:
     return "\n".join(rows)
 
 
+def scores() -> str:
+    """The scores of the included models, as their cards have them."""
+    found = {model.name: model.scores for model in liif_zoo.trained.liif_model_packs()}
+    tests = list(dict.fromkeys(test for scores in found.values() for test in scores))
+    lines = [f"| | {' | '.join(f'`{name}`' for name in found)} |", f"| --- |{' ---: |' * len(found)}"]
+    for test in tests:
+        cells = [f"{scores[test]:.2f}" if test in scores else "" for scores in found.values()]
+        lines.append(f"| {test} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 GENERATORS: dict[str, Callable[..., str]] = {
     "experiment-reference": experiment_reference,
     "components": components,
@@ -269,4 +281,5 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "command-line": command_line,
     "protocols": protocols,
     "formats": formats,
+    "scores": scores,
 }

@@ -99,6 +99,7 @@ def place(tmp_path, monkeypatch, checkpoint):
     shutil.copy(checkpoint, tmp_path / "best.safetensors")
     tiny.photographs(tmp_path, count=1)
     (tmp_path / "picture-0.png").rename(tmp_path / "photo.png")
+    Image.open(tmp_path / "photo.png").save(tmp_path / "photo.jpg")
     tiny.photographs(tmp_path / "photos", count=2)
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     monkeypatch.chdir(tmp_path)
@@ -179,8 +180,11 @@ def test_python_runs(title, code, place, request):
 
 
 def test_what_the_python_of_readme_returns(place):
-    (code,) = [block.values[1] for block in blocks("python") if block.id.startswith("README")]
+    short, code = [block.values[1] for block in blocks("python") if block.id.startswith("README")]
     names = {}
+    exec(compile(short, "README.md", "exec"), names)
+    assert len([line for line in short.splitlines() if line.strip()]) == 3
+    assert names["large"].size == tuple(4 * side for side in Image.open("photo.jpg").size)
     exec(compile(code, "README.md", "exec"), names)
     height, width = names["photo"].height, names["photo"].width
     assert names["large"].size == (round(2.5 * width), round(2.5 * height))
@@ -458,7 +462,8 @@ def test_pictures_are_those_that_the_script_draws(tmp_path):
     pytest.importorskip("matplotlib")
     script = load("make_pictures")
     script.main(tmp_path)
-    assert {path.name for path in (DOCS / "pictures").glob("*.png")} == {*script.PICTURES, "first-run.png"}
+    others = {*load("make_model_pictures").PICTURES, "first-run.png"}
+    assert {path.name for path in (DOCS / "pictures").glob("*.png")} == {*script.PICTURES, *others}
     for name in script.PICTURES:
         drawn, committed = Image.open(tmp_path / name).convert("L"), Image.open(DOCS / "pictures" / name).convert("L")
         assert abs(drawn.width - committed.width) < 20 and abs(drawn.height - committed.height) < 20
