@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):
-    """A run was stopped by SIGINT or SIGTERM after it wrote a checkpoint. Exit code 130."""
+    """A run was stopped by a signal after it wrote a checkpoint. Exit code 130."""
 
 
 def one_line(text: str) -> str:

@@ -18,6 +18,7 @@ from liif_core.images import (
     Source,
     from_picture,
     from_planes,
+    mark_rows,
     picture_from_array,
     picture_from_pillow,
     picture_to_array,
@@ -82,7 +83,7 @@ def _upscale_picture(
             rows[first : first + len(band)] = band
             first += len(band)
     color, alpha = (rows[..., :-1], rows[..., -1]) if picture.alpha is not None else (rows, None)
-    return evolve(picture, color=color, alpha=alpha, notes=())
+    return evolve(picture, color=color, alpha=alpha, metadata=renderer.metadata, notes=())
 
 
 def _upscale_tensor(
@@ -99,7 +100,7 @@ def _upscale_tensor(
         c = model.channels
         raise ValueError(f"image: expected a tensor ({c}, h, w) or (B, {c}, h, w), got {tuple(image.shape)}")
     batch = image if image.ndim == 4 else image[None]
-    output.check_region((image.shape[-2], image.shape[-1]))
+    output.check((image.shape[-2], image.shape[-1]))
     if torch.is_grad_enabled() and (image.requires_grad or any(p.requires_grad for p in model.parameters())):
         if memory is not None:
             raise ValueError(
@@ -181,7 +182,7 @@ class PictureRenderer:
     """
 
     def __init__(self, model: ContinuousModel, picture: Source, output: OutputSize):
-        output.check_region(picture.size)
+        output.check(picture.size)
         self.model = model
         self.batch = _PictureBatch(picture, model.channels)
         self.channels = self.batch.channels  # of the rows, alpha included
@@ -189,6 +190,8 @@ class PictureRenderer:
         self.size = output.for_image(picture.size)
         self.region = output.region
         self.scale = output.scale_for(picture.size)
+        # Of the part of a picture that is rendered, no positions and sizes of the whole hold.
+        self.metadata = evolve(picture.metadata, whole=picture.size if output.region is None else None)
         self.total_pixels = total_pixels(model, self.within, self.size, self.region)  # the sum of all ``on_progress``
 
     def plan(self, memory: int) -> TilePlan:
@@ -213,12 +216,16 @@ class PictureRenderer:
         self, plan: TilePlan, depth: Depth, precision: str = "float32", on_progress: Callable[[int], object] = int
     ) -> Iterator[np.ndarray]:
         """Rows (h, W, channels) of type ``depth`` from top to bottom; ``on_progress`` as of ``render_bands``."""
+        first = 0
         for band in render_bands(
             self.model, self.batch.read, self.within, self.size, plan, region=self.region,
             device=device_of(self.model), precision=precision, on_progress=on_progress,
         ):  # fmt: skip
             color, alpha = self.batch.apart(band)
-            yield from_planes(color, alpha, depth, self.batch.picture.span)
+            rows = from_planes(color, alpha, depth, self.batch.picture.span)
+            mark_rows(rows, first, self.batch.picture, self.size, self.region)
+            first += len(rows)
+            yield rows
 
 
 def notes_on(model: ContinuousModel, plan: TilePlan, scale: Scale) -> list[str]:
@@ -260,8 +267,8 @@ class _PictureBatch:
         self.model_channels = channels
         self.colors = picture.channels
         self.flat_alpha: float | None = None  # of all pixels, where it is one: it need not be rendered
-        self.has_alpha = picture.alpha_range is not None
-        if picture.alpha_range is not None and picture.alpha_range[0] == picture.alpha_range[1]:
+        self.has_alpha = picture.alpha_range is not None and picture.metadata.nodata is None
+        if self.has_alpha and picture.alpha_range is not None and picture.alpha_range[0] == picture.alpha_range[1]:
             _, corner = to_planes(picture.read(slice(0, 1), slice(0, 1)))
             assert corner is not None
             self.flat_alpha = float(corner[0, 0, 0])
