@@ -25,6 +25,11 @@ def one_line(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the nearest known name, or nothing."""
-    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    """`` (did you mean 'x'?)`` for the nearest known name, or nothing. Case, "-" and "_" make no difference."""
+    folded = {_folded(each): each for each in known}
+    near = [folded[each] for each in get_close_matches(_folded(name), list(folded), n=1, cutoff=0.6)]
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "-")

@@ -43,8 +43,10 @@ def _run(
 
     if device:
         overrides += (f'run.device="{device}"',)
+    if out is not None:
+        out = out.expanduser()  # shells expand ~ in "--out ~/x", and not in "--out=~/x"
     if check:
-        echo(check_experiment(experiment, profile, overrides))
+        echo(check_experiment(experiment, profile, overrides, out))
     else:
         run_experiment(experiment, profile, overrides, out, resume, quiet, echo)
 

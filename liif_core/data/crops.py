@@ -5,7 +5,9 @@ on the number of workers nor on where a run was interrupted.
 """
 
 import multiprocessing
+import re
 import signal
+import threading
 from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
@@ -21,6 +23,12 @@ from liif_core.experiment.schema import PairedFoldersSource, TrainingData
 from liif_core.model.device import moved
 from liif_core.model.geometry import cell_of, pixel_centers
 from liif_core.sizes import Scale, Size
+
+# What torch says where a worker process was killed, or where memory, /dev/shm or the number of open files ran out.
+_NO_ROOM = (
+    r"(?i)worker.*(killed|exited unexpectedly)|shared memory|/torch_|No space left|allocate memory|Bus error|ancdata"
+    r"|Too many open files|unable to (open|write|mmap|resize)"
+)
 
 
 class Images(Protocol):
@@ -209,7 +217,7 @@ def batches(
             generator=torch.Generator(),  # a DataLoader draws from it, which must not affect the run's own
             pin_memory=cuda,
         )
-        loaded = iter(loader)
+        loaded = _loaded(loader, workers)
     try:
         for samples in loaded:
             if isinstance(samples, UserError):
@@ -217,6 +225,38 @@ def batches(
             yield samples if device is None else {name: _sent(value, device) for name, value in samples.items()}
     finally:
         del loaded  # this ends its workers
+
+
+def _loaded(loader: "DataLoader[Any]", workers: int) -> Iterator[dict[str, torch.Tensor] | UserError]:
+    """What worker processes load. Raises UserError where the system ends one, or has no memory or files for them."""
+    try:
+        yield from _quietly_iterated(loader)
+    except (RuntimeError, OSError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not re.search(_NO_ROOM, str(error)):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1 if lines[0].startswith("Caught ") else 0]  # else it begins with a worker's traceback
+        raise UserError(
+            f"train.workers = {workers}: loading training data failed: {reason[:200]}; a process that loads data is "
+            "ended by the system when memory or /dev/shm runs out: use fewer train.workers (0: none), a smaller "
+            "train.batch_size, or give it more memory or a larger /dev/shm (docker run --shm-size), and --resume"
+        ) from None
+
+
+def _quietly_iterated(loader: "DataLoader[Any]") -> Iterator[Any]:
+    """An iterator of a loader, which notices by itself, within seconds, that a worker process has ended.
+
+    torch also raises that from a signal handler: anywhere, in the middle of an optimizer step for instance. The handler
+    is taken away, so that the weights stay whole.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        if before is not None:  # None: set by another language
+            signal.signal(signal.SIGCHLD, before)
 
 
 class _Parts(Dataset[dict[str, torch.Tensor] | UserError]):
@@ -240,6 +280,8 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)  # one core per worker
     # Ctrl-C goes to every process of a terminal; the main one decides, and uses its batches until it stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # as does the end of the terminal
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
