@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST = 8000  # characters of a problem: names out of damaged files can be of any length
+
 
 class UserError(ValueError):
     """A mistake that the user can correct. The command line shows it without a traceback, with exit code 2.
@@ -11,7 +13,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, *problems: str):
-        self.problems = tuple(one_line(problem) for problem in problems)
+        self.problems = tuple(one_line(cut(problem, _LONGEST)) for problem in problems)
         super().__init__("\n".join(self.problems))
 
 
@@ -22,6 +24,12 @@ class Interrupted(Exception):
 def one_line(text: str) -> str:
     """``text`` on one line: line ends and control characters, which names of keys and files may hold, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cut(text: object, most: int = 120) -> str:
+    """``text``, such as a name out of a file, as messages quote it: only its beginning, if it is long."""
+    whole = str(text)
+    return whole if len(whole) <= most else f"{whole[:most]}... ({len(whole):,} characters)"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

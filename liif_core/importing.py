@@ -32,6 +32,15 @@ def taken(state: State, name: str, owner: str) -> Tensor:
     return state.pop(name)
 
 
+def check_layers(count: int, state: Mapping[str, Tensor], owner: str) -> None:
+    """Raises ValueError, which names ``owner``, for more layers than the file has parameters.
+
+    Call it before a loop over the number of layers that published arguments state.
+    """
+    if count > len(state):
+        raise ValueError(f"{owner} of {count:,} layers or more has more parameters than the {len(state)} in the file")
+
+
 def take_encoder(
     arguments: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Callable[..., tuple[dict[str, Any], State]]
 ) -> tuple[dict[str, Any], State, State]:

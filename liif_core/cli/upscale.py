@@ -30,6 +30,7 @@ from liif_core.cli.upscale_request import (
     jobs,
     memory_limit,
     output_size,
+    problems_of,
     share,
 )  # fmt: skip
 from liif_core.cli.upscale_streams import StandIns, read_standard_input, to_standard_output
@@ -232,7 +233,7 @@ def _one(job: Job, settings: Settings, model: ContinuousModel, mark: Mark, made:
             return {**result, "status": "skipped"}
         size, notes, account = _render_file(job, settings, model, mark)
     except (UserError, OSError) as error:
-        problems = _problems(error, job)
+        problems = problems_of(error, job)
         for problem in problems:
             settings.complain(f"error: {problem}")
         return {**result, "status": "failed", "error": problems}
@@ -251,21 +252,6 @@ def _one(job: Job, settings: Settings, model: ContinuousModel, mark: Mark, made:
         "notes": [*notes, *(f"dropped {change}" for change in account.dropped)],
         "metadata": account.as_json(),
     }
-
-
-def _problems(error: UserError | OSError, job: Job) -> list[str]:
-    """Messages that begin with the name of the input."""
-    if isinstance(error, OSError):
-        place = "" if error.filename in (None, str(job.source)) else f"{error.filename}: "
-        lines = [f"{job.source_name}: {place}{error.strerror or error}"]
-    else:
-        # ``error.problems`` are on one line each, and so have to be the names that are looked for.
-        names = {one_line(str(job.source)): job.source_name, one_line(str(job.target)): job.target_name}
-        lines = list(error.problems)
-        for name, shown in names.items():
-            lines = [line.replace(name, one_line(shown)) for line in lines]
-    source = one_line(job.source_name)
-    return [line if source in line else f"{source}: {line}" for line in lines]
 
 
 def _render_file(job: Job, settings: Settings, model: ContinuousModel, mark: Mark) -> tuple[Size, list[str], Account]:

@@ -9,6 +9,7 @@ from attrs import frozen
 from liif_core.cli.upscale_inputs import Found, file_key, find, is_standard_input
 from liif_core.cli.upscale_places import place_problems, replaced_problems
 from liif_core.cli.upscale_streams import StandIns
+from liif_core.errors import UserError, one_line
 from liif_core.images import WRITABLE, WRITABLE_SUFFIXES
 from liif_core.images.formats import READ_SUFFIXES
 from liif_core.sizes import OutputSize, Scale, comma_advice, memory_bytes
@@ -70,8 +71,10 @@ def _side(text: str) -> int | None:
 
 def memory_limit(text: str | None, problems: list[str]) -> int | None:
     """The value of --memory in bytes; None if it is not given."""
+    if text is None:
+        return None
     try:
-        return None if text is None else memory_bytes(text)
+        return memory_bytes(text)
     except ValueError as error:
         problems.append(f"--memory {_short(text)}: {error}")
         return None
@@ -180,3 +183,18 @@ def _suffix(name: Path, format: str | None) -> str:
         return name.suffix
     same = (kind.suffixes[0] for kind in WRITABLE.values() if suffix in READ_SUFFIXES.get(kind.name.upper(), ()))
     return next(same, ".png")
+
+
+def problems_of(error: UserError | OSError, job: Job) -> list[str]:
+    """What went wrong with a file, in messages that begin with the name of the input."""
+    if isinstance(error, OSError):
+        place = "" if error.filename in (None, str(job.source)) else f"{error.filename}: "
+        lines = [f"{job.source_name}: {place}{error.strerror or error}"]
+    else:
+        # ``error.problems`` are on one line each, and so have to be the names that are looked for.
+        names = {one_line(str(job.source)): job.source_name, one_line(str(job.target)): job.target_name}
+        lines = list(error.problems)
+        for name, shown in names.items():
+            lines = [line.replace(name, one_line(shown)) for line in lines]
+    source = one_line(job.source_name)
+    return [line if source in line else f"{source}: {line}" for line in lines]

@@ -174,7 +174,7 @@ def fit(metadata: Metadata, format: str, channels: int, depth: Depth, size: Size
                 dropped += [Change(f"text {key}", f"{name} cannot hold it") for key in found.text]
             else:
                 dropped.append(Change(part.name, f"{name} cannot hold it"))
-            found = evolve(found, **{part.field: {} if part.field == "text" else None})
+            found = found.without(part.field)
     if kind == "JPEG":
         found = _fitting_jpeg(found, size, dropped)
     return evolve(
@@ -254,5 +254,5 @@ def _fitting_jpeg(found: Metadata, size: Size, dropped: list[Change]) -> Metadat
         if data and len(data) > MOST_IN_JPEG:
             what = {"exif": "EXIF", "xmp": "XMP", "iptc": "IPTC", "text": "comment"}[name]
             dropped.append(Change(what, "it is too long for a JPEG"))
-            found = evolve(found, **{name: {} if name == "text" else None})
+            found = found.without(name)
     return found

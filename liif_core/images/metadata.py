@@ -57,7 +57,8 @@ def from_pillow(image: Image.Image, block: bytes | None = None, path: Path | Non
     colors, other_chunks = png_profiles.color_chunks(path) if path is not None else ({}, [])
     records, resources = _iptc(image)
     records = records or profiles.get("iptc")
-    dpi, no_unit = _dpi(info), []
+    no_unit: list[Change] = []
+    dpi = _dpi(info)
     if dpi is None:
         dpi, no_unit = exif.dots_per_inch(page)
     found = Metadata(

@@ -1,10 +1,10 @@
 """A picture: the pixels, alpha and metadata of one image file."""
 
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from liif_core.sizes import Size
 
@@ -54,6 +54,11 @@ class Metadata:
     dropped: tuple[Change, ...] = ()
     whole: Size | None = None
     nodata: float | None = None
+
+    def without(self, part: str) -> "Metadata":
+        """The same without one of its parts, named as the attribute."""
+        nothing: dict[str, Any] = {part: getattr(Metadata(), part)}
+        return evolve(self, **nothing)
 
 
 @frozen

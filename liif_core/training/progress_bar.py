@@ -33,7 +33,7 @@ def shown(trainer: "Trainer") -> Iterator[Shown]:
     if not trainer.quiet and not sys.stderr.isatty():
         yield _Lines(total, done)
         return
-    bar = tqdm(
+    bar: Any = tqdm(
         total=total,
         initial=done,
         unit="step",

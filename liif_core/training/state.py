@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from attrs.validators import optional
 
 from liif_core import files
@@ -16,6 +15,7 @@ from liif_core.errors import UserError
 from liif_core.experiment.translation import translate_weights
 from liif_core.model.continuous import ContinuousModel
 from liif_core.training.checkpoint import tensors_sha256
+from liif_core.training.sealed import read_sealed, write_sealed
 from liif_core.training.writing import reason
 
 STATE = "last.training.pt"  # beside last.safetensors
@@ -45,9 +45,9 @@ class Progress:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a dictionary of plain values and tensors, whole or not at all."""
+    """Write a dictionary of plain values and tensors, with a hash, whole or not at all."""
     with files.replacing(path) as temporary:
-        torch.save(state, temporary)
+        write_sealed(temporary, state)
 
 
 def read_state(path: Path, images: str, model: dict[str, Any], epochs: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def read_state(path: Path, images: str, model: dict[str, Any], epochs: int) -> d
     ``epochs``.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = read_sealed(path)
         fingerprint = state["images"]
         state["progress"] = Progress(**state["progress"])
         for name in ("model", "averaged"):
