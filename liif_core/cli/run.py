@@ -58,7 +58,7 @@ def check_experiment(path: Path, profile: str | None, overrides: Iterable[str], 
     check_place(folder)
     check_space(folder, model, experiment.train)
     lines += check_data(experiment)
-    return "\n".join([resolved_toml(resolved), *lines, _described(model)])
+    return "\n".join([resolved_toml(resolved), _described(model), *lines])
 
 
 def run_experiment(
@@ -99,6 +99,8 @@ def run_experiment(
     with hold(folder):
         for line in check_experiment_of(folder, experiment, resume, registry):
             say(line)
+        for place in (folder, folder / "checkpoints", folder / "pictures"):
+            files.remove_stale(place)  # temporary files of a run that was killed
         check_space(folder, model, experiment.train)
         with writing(folder / "experiment.toml"):
             files.write_text(folder / "experiment.toml", resolved_toml(resolved))

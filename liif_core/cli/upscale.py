@@ -208,7 +208,7 @@ def _exit_code(results: list[dict[str, Any]], unreadable: list[str], complain: S
 def _mark(job: Job, settings: Settings, model: str, weights: str) -> Mark:
     lossy = job.target.suffix.lower() in WRITABLE["jpg"].suffixes + WRITABLE["webp"].suffixes
     encoding: Mark = {"lossless": True} if settings.encoding.lossless else {"quality": settings.encoding.quality}
-    return settings_mark(settings.output, model, weights, settings.precision, encoding if lossy else {})
+    return settings_mark(settings.output, settings.frame, model, weights, settings.precision, encoding if lossy else {})
 
 
 def _own_device(rank: int, world: int) -> str:

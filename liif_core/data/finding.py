@@ -145,7 +145,7 @@ def _find(folder: Path, problems: list[str], recursive: bool = True) -> dict[str
     """
     known, count = image_suffixes(), len(problems)
     found: dict[str, Path] = {}
-    above = {_identity(parent) for parent in folder.resolve().parents}
+    above = {_identity(parent) for parent in folder.resolve().parents if os.path.exists(parent)}
     seen: set[tuple[int, int]] = set()
     here, links = [folder], list[Path]()
     while here or links:

@@ -50,7 +50,7 @@ def check_output(
             f"{path}: {width}x{height} is beyond the {kind.limit:,} pixels a side that {kind.name} can hold; "
             f"use {_others(size, channels)}a smaller size"
         )
-    elif channels in (2, 4) and not kind.alpha:
+    if channels in (2, 4) and not kind.alpha:
         problems.append(
             f"{path}: {kind.name} has no transparency, and this image has; use {_others(size, channels)}"
             "another image without transparency"
@@ -78,7 +78,9 @@ def _others(size: Size, channels: int) -> str:
     fitting = [
         name for name, kind in WRITABLE.items() if max(size) <= kind.limit and (channels in (1, 3) or kind.alpha)
     ]
-    return f"--format {' or '.join(fitting)}, or " if fitting else ""
+    *others, last = fitting or [""]
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"--format {listed}, or " if fitting else ""
 
 
 def _format(path: Path, format: str | None) -> Format:
