@@ -135,6 +135,9 @@ def upscale(
             lambda line: say(one_line(line)), lambda line: complain(one_line(line)),
         )  # fmt: skip
         own = chosen[rank::world]
+        if not own:
+            share_of = f"RANK={rank} and WORLD_SIZE={world} leave this process none of {len(chosen)} files"
+            complain(f"note: {share_of}; unset them if no other process renders the rest")
         results = _all(own, settings, checkpoint, model, target, found, decimal_comma_note(scale), write_json)
         if to_stdout and results and results[0]["status"] == "done":
             to_standard_output(stand_ins.target)
