@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from liif_core.cli.json_file import json_writer
-from liif_core.cli.upscale_inputs import file_key
+from liif_core.cli.upscale_places import json_problems
 from liif_core.data.sources import open_images
 from liif_core.errors import UserError, did_you_mean
 from liif_core.evaluation.evaluate import evaluate_set
@@ -49,9 +49,8 @@ def evaluate_checkpoint(
             f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}{did_you_mean(protocol, PROTOCOLS)}"
         )
     problems += precision_problems(precision)
-    for read in (checkpoint, hr, lr):
-        if json_path is not None and read is not None and (key := file_key(read)) and key == file_key(json_path):
-            problems.append(f"--json {json_path}: would replace {read}; give another file's name")
+    if json_path is not None:
+        problems += json_problems(json_path, [], {str(read): read for read in (checkpoint, hr, lr) if read is not None})
     if problems:
         raise UserError(*problems)
     write_json = None if json_path is None else json_writer(json_path)

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from liif_core.cli.upscale_inputs import file_key
+from liif_core.cli.upscale_inputs import FileKey, file_key
 
 
 def place_problems(output: Path | None, out_dir: Path | None) -> list[str]:
@@ -33,9 +33,7 @@ def replaced_problems(chosen: Sequence[tuple[Path, Path]], protected: dict[str, 
     ``chosen`` holds every input with its output. Files are compared, not names: links, hard links, paths with .. and
     other spellings on disks that ignore case are the same file.
     """
-    read = {file_key(path): what for what, path in protected.items()}
-    read |= {file_key(source): str(source) for source, _ in chosen}
-    read.pop(None, None)
+    read = _files_read(chosen, protected)
     problems = []
     for source, target in chosen:
         key = file_key(target)
@@ -51,8 +49,7 @@ def replaced_problems(chosen: Sequence[tuple[Path, Path]], protected: dict[str, 
 def json_problems(json_path: Path, chosen: Sequence[tuple[Path, Path]], protected: dict[str, Path]) -> list[str]:
     """Whether --json is one of the files that are read, or is written as an output too."""
     key = file_key(json_path)
-    read = {file_key(path): what for what, path in protected.items()}
-    read |= {file_key(source): str(source) for source, _ in chosen}
+    read = _files_read(chosen, protected)
     if key is not None and key in read:
         return [f"--json {json_path}: would replace {read[key]}; give another file's name"]
     real = os.path.realpath(json_path)
@@ -60,6 +57,12 @@ def json_problems(json_path: Path, chosen: Sequence[tuple[Path, Path]], protecte
         if os.path.realpath(target) == real or (key is not None and key == file_key(target)):
             return [f"--json {json_path}: is the output of {source} too; give another file's name"]
     return []
+
+
+def _files_read(chosen: Sequence[tuple[Path, Path]], protected: dict[str, Path]) -> dict[FileKey, str]:
+    """What messages call each file that is read, by what is the same for all of its names."""
+    called = [*((path, what) for what, path in protected.items()), *((source, str(source)) for source, _ in chosen)]
+    return {key: what for path, what in called if (key := file_key(path)) is not None}
 
 
 def _mode(path: Path) -> tuple[int | None, str]:

@@ -111,10 +111,14 @@ class CropDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
         epoch, index = at
         rng = np.random.default_rng([self.seed, epoch, index])
-        # Five numbers, the last not 0, give an independent stream: numpy pads with zeros.
-        own, changes, other = (np.random.default_rng([self.seed, epoch, index, 0, stream]) for stream in (2, 3, 4))
+
+        def stream(number: int) -> np.random.Generator:
+            """An independent one: of five numbers the last is not 0, and numpy pads with zeros."""
+            return np.random.default_rng([self.seed, epoch, index, 0, number])
+
         i = index % len(self.images.names)
         image = self.images.image(i)
+        changes = stream(3)
         shrunk, share = changes.random(2)
         share = share if shrunk < 0.5 else 0.0
         channels = changes.permutation(image.shape[2]) if self.data.channel_shuffle else slice(None)
@@ -122,13 +126,13 @@ class CropDataset(Dataset[dict[str, Any]]):
             low, high = (part[..., channels] for part in self._paired(i, image, rng))
         else:
             high = self._made(image, share, rng)[..., channels]
-            low = self.degrade(high, (self.data.patch, self.data.patch), own)
+            low = self.degrade(high, (self.data.patch, self.data.patch), stream(2))
         flips = rng.random(3) < 0.5
         side = high.shape[0]
         pixels = rng.choice(side * side, self.data.queries, replace=False)
         patches = {"image": low}
         if self.unlabelled:
-            patches["unlabelled"] = _crop(image, self.data.patch, other)[..., channels]
+            patches["unlabelled"] = _crop(image, self.data.patch, stream(4))[..., channels]
         if self.data.augment:
             patches = {name: _augmented(patch, flips) for name, patch in patches.items()}
             high = _augmented(high, flips)

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -41,21 +42,26 @@ def completed(path: Path) -> io.BytesIO | None:
 
 def ends_early(data: bytes) -> bool:
     """Whether a JPEG stream, such as that of a strip of a TIFF, ends before its data do, or has no end."""
+    for kind, start, _ in _markers(data):
+        if kind == _END[1]:
+            return len(data) - start > _PADDING
+    return True
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Of each marker its kind, where its segment starts, with two bytes of its length, and where that ends."""
     place = 2
     while found := _MARKER.search(data, place):
-        if data[found.start() + 1] == _END[1]:
-            return len(data) - found.end() > _PADDING
-        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return True
+        start = found.end()
+        place = start + int.from_bytes(data[start : start + 2], "big")
+        yield data[found.start() + 1], start, place
 
 
 def _has_all_scans(data: bytes) -> bool:
     components: list[int] = []
     missing: set[tuple[int, int]] = set()
-    place = 2
-    while found := _MARKER.search(data, place):
-        kind, length = data[found.start() + 1], int.from_bytes(data[found.end() : found.end() + 2], "big")
-        part, place = data[found.end() + 2 : found.end() + length], found.end() + length
+    for kind, start, end in _markers(data):
+        part = data[start + 2 : end]
         if kind in _SCANS and len(part) >= 6 + 3 * part[5]:
             components = list(part[6 : 6 + 3 * part[5] : 3])
             missing = {(component, number) for component in components for number in range(64)}
