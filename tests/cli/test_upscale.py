@@ -32,14 +32,6 @@ def checkpoints(registry, tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    return tmp_path
-
-
-@pytest.fixture
 def run(checkpoints):
     def run(*arguments, channels=3):
         arguments = [

@@ -38,14 +38,6 @@ def checkpoints(registry, tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    return tmp_path
-
-
-@pytest.fixture
 def run(checkpoints):
     def run(*arguments, checkpoint="a", scale="2", input=None):
         command = ["upscale", *map(str, arguments), "--checkpoint", str(checkpoints / f"{checkpoint}.safetensors")]
