@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from formulas import plain_decode
+from memory import resident
 from render import matrix_rate
 from torch import nn
 
@@ -83,12 +84,6 @@ def operations(model: liif_core.ContinuousModel, image: torch.Tensor, size: tupl
     with counter() as counted:
         picture.render(size)
     return counted.get_total_flops() / 2 / (size[0] * size[1])
-
-
-def resident(which: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at its peak (Linux)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) * 1024
 
 
 def print_peak(name: str, image: torch.Tensor, size: tuple[int, int]) -> None:

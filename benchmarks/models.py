@@ -11,7 +11,6 @@ is left out where its packages are absent (see peers.py); it has weights for x2 
 
 import argparse
 import io
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import peers
 import torch
+from memory import resident
 from PIL import Image
 
 import liif_core
@@ -94,20 +94,13 @@ def cost(name: str, threads: int) -> tuple[float, float]:
     return min(seconds) * 1e3 / (16 * image[..., 0].size / 1e6), (resident("VmHWM") - before) / 1e6
 
 
-def resident(which: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at its peak (Linux)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) * 1024
-
-
 def file_size(name: str) -> float:
     """MB of the weights."""
     if name in FILTERS:
         return 0.0
     if name == SPAN:
         return sum(path.stat().st_size for path in peers.span_files(4)) / 1e6
-    listed = json.loads(subprocess.check_output([sys.executable, "-m", "liif_core", "models", "info", name, "--json"]))
-    return listed["size"] / 1e6
+    return liif_core.discover().find_model(name)[0].size / 1e6
 
 
 def measure(name: str, given: argparse.Namespace) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from memory import resident
 from torch import Tensor
 
 import liif_core
@@ -100,12 +101,6 @@ def print_peak(model: ComposedModel, path: str, side: int, scale: float) -> None
     before = resident("VmRSS")
     PATHS[path](model, torch.rand(1, 3, side, side), (round(side * scale),) * 2)
     print(resident("VmHWM") - before)
-
-
-def resident(which: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at its peak (Linux)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) * 1024
 
 
 def measure(model: ComposedModel, checkpoint: str, side: int, scale: float, rounds: int, rate: float) -> dict:

@@ -10,7 +10,6 @@ other fields of the card are kept.
 import argparse
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from attrs import evolve
 
 import liif_core
 import liif_zoo.trained
+from liif_core.experiment.toml_file import read_experiment_file
 from liif_zoo.rep import fold
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -37,10 +37,7 @@ def shipped(checkpoint: liif_core.Checkpoint, name: str) -> liif_core.Checkpoint
 
 def images(name: str) -> Mapping[str, Any]:
     """The source of images that the experiment file names."""
-    table = tomllib.loads((EXPERIMENTS / f"{name}.toml").read_text(encoding="utf-8"))
-    parent = table.get("extends", f"{name}.toml")
-    data = {**tomllib.loads((EXPERIMENTS / parent).read_text(encoding="utf-8"))["data"], **table.get("data", {})}
-    found: Mapping[str, Any] = data["images"]
+    found: Mapping[str, Any] = read_experiment_file(EXPERIMENTS / f"{name}.toml").base["data"]["images"]
     return found
 
 

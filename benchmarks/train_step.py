@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from formulas import RESIDUAL, plain_forward
+from memory import resident
 
 import liif_core
 from liif_core.experiment.schema import TrainSpec
@@ -110,12 +111,6 @@ def difference(name: str, batch: Batch) -> float:
     worst = max(float((a - b).norm() / a.norm()) for a, b in zip(*found))
     assert worst < 1e-3, f"{name}: gradients differ by {worst:.1e}"
     return worst
-
-
-def resident(which: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at its peak (Linux)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) * 1024
 
 
 def print_peak(name: str, which: str, count: int) -> None:

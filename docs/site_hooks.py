@@ -21,6 +21,7 @@ from liif_core.cli import liif, liif_run
 from liif_core.cli.examples import as_toml, example
 from liif_core.cli.new_plugin import new_plugin
 from liif_core.experiment import schema
+from liif_core.images import account
 from liif_core.images.formats import WRITABLE
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.components import KINDS, Choice, Component, Registry
@@ -272,6 +273,24 @@ def scores() -> str:
     return "\n".join(lines)
 
 
+def kept_metadata() -> str:
+    """A row for every kind of metadata: where it is read from, and where each format that is written holds it."""
+    formats = [kind.name for kind in WRITABLE.values()]
+    rows = [
+        f"| | read from | {' | '.join(f'in {name}' for name in formats)} | changes |",
+        "| --- " * (len(formats) + 3) + "|",
+    ]
+    for kind in account.KINDS:
+        places = " | ".join(kind.held.get(name.upper(), "not kept") for name in formats)
+        rows.append(f"| {kind.name} | {kind.read} | {places} | {kind.changes} |")
+    return "\n".join(rows)
+
+
+def dropped_metadata() -> str:
+    """A row for what is never copied."""
+    return "\n".join(["| | why |", "| --- | --- |", *(f"| {what} | {why} |" for what, why in account.DROPPED)])
+
+
 GENERATORS: dict[str, Callable[..., str]] = {
     "experiment-reference": experiment_reference,
     "components": components,
@@ -282,4 +301,6 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "protocols": protocols,
     "formats": formats,
     "scores": scores,
+    "kept-metadata": kept_metadata,
+    "dropped-metadata": dropped_metadata,
 }

@@ -1,24 +1,36 @@
 """Files that are either whole or not there."""
 
+import hashlib
 import os
-import tempfile
+import platform
+import re
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+_START = ".liif-tmp-"
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_OURS = re.compile(rf"{re.escape(_START)}[0-9a-f]{{16}}-{_HOST}-\d+(\..*)?", re.DOTALL)
+_LONGEST_SUFFIX = 16  # bytes, of a temporary name; a longer one is left out
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success flush it to disk and rename it there.
 
-    If the body raises, the temporary file is removed and ``path`` is left as it was.
-    Missing parent folders are made. The suffix is kept, for writers that look at it.
+    If the body raises, the temporary file is removed and ``path`` is left as it was. One that was left by a process
+    that was killed is removed when the same ``path`` is written again on the same machine, or by ``remove_stale``.
+    Missing parent folders are made. A short suffix is kept, for writers that look at it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary, lock = _create(path)
     try:
         yield temporary
         with open(temporary, "rb+") as written:
@@ -27,8 +39,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -41,3 +57,68 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data``, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def remove_stale(folder: str | Path) -> None:
+    """Remove the temporary files in ``folder`` whose writers, on this machine, no longer run.
+
+    Does nothing where the system or the disk has no file locks, which tell whether a writer runs.
+    """
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if _OURS.fullmatch(name):
+                _remove_if_stale(Path(folder, name))
+
+
+def _create(path: Path) -> tuple[Path, int | None]:
+    """A new empty file beside ``path``, and its open descriptor, which is locked as long as the writer runs."""
+    target = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= _LONGEST_SUFFIX else ""
+    number = 0
+    while True:
+        # The names do not depend on chance, so that one which was left is found without listing the folder.
+        temporary = path.parent / f"{_START}{target}-{_HOST}-{number}{suffix}"
+        number += 1
+        _remove_if_stale(temporary)
+        try:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            continue
+        if fcntl is None:  # Windows neither renames nor removes a file that is open
+            os.close(descriptor)
+            return temporary, None
+        if _lock(descriptor) is False or not _is_at(descriptor, temporary):  # removed before it was locked
+            os.close(descriptor)
+            continue
+        return temporary, descriptor
+
+
+def _remove_if_stale(temporary: Path) -> None:
+    if fcntl is None:
+        return
+    with suppress(OSError):
+        descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor) and _is_at(descriptor, temporary):
+                temporary.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """True if this process has the lock now, False if another has it, None where the disk has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether ``path`` still is the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False

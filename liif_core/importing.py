@@ -7,6 +7,8 @@ from torch import Tensor
 
 State = dict[str, Tensor]
 
+MOST_LAYERS = 10_000  # that are counted without looking at the file
+
 
 def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], owner: str) -> State:
     """A published state dict with our names. ``names`` maps published layers or single parameters to our names.
@@ -30,6 +32,16 @@ def taken(state: State, name: str, owner: str) -> Tensor:
     if name not in state:
         raise ValueError(f"{owner} has a parameter {name!r}, which is missing")
     return state.pop(name)
+
+
+def check_layers(count: int, state: Mapping[str, Tensor], owner: str) -> None:
+    """Raises ValueError, which names ``owner``, for very many layers, and more than the file has parameters.
+
+    Call it before a loop over the number of layers that published arguments state. Of fewer layers, the import itself
+    names the parameter that is missing.
+    """
+    if count > max(len(state), MOST_LAYERS):
+        raise ValueError(f"{owner} of {count:,} layers or more has more parameters than the {len(state)} in the file")
 
 
 def take_encoder(

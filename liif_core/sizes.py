@@ -1,8 +1,10 @@
 """Sizes and magnifications of images, in plain numbers."""
 
 import math
+import re
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from numbers import Integral, Real
 
 from attrs import frozen
@@ -43,8 +45,11 @@ class Scale:
         except ValueError:
             pair = []
         if len(pair) not in (1, 2):
-            raise ValueError(f"expected S or SY,SX (such as 2.5 or 2,3.7), got {text!r}")
-        return cls.of(pair * 2 if len(pair) == 1 else pair)
+            raise ValueError(f"expected S or SY,SX (such as 2.5 or 2,3.7), got {text[:40]!r}{comma_advice(text)}")
+        try:
+            return cls.of(pair * 2 if len(pair) == 1 else pair)
+        except ValueError as error:
+            raise ValueError(f"{error}{comma_advice(text)}") from None
 
     @property
     def to_builtin(self) -> int | float | list[int | float]:
@@ -57,9 +62,24 @@ class Scale:
         return f"x{plain[0]},{plain[1]}" if isinstance(plain, list) else f"x{plain}"
 
 
-def scaled_size(size: tuple[float, float], scale: Scale) -> Size:
-    """The size of an image of ``size`` after magnification: the nearest whole numbers, halves up, at least 1."""
-    return max(1, math.floor(size[0] * scale.y + 0.5)), max(1, math.floor(size[1] * scale.x + 0.5))
+def comma_advice(text: str) -> str:
+    """A clause about decimal points if ``text`` has a comma between two digits, else nothing."""
+    if re.search(r"\d,\d", text):
+        return "; a comma separates numbers here, and decimals are written with a point, such as 2.5"
+    return ""
+
+
+def scaled_size(size: tuple[float | Fraction, float | Fraction], scale: Scale) -> Size:
+    """The size of an image of ``size`` after magnification: the nearest whole numbers, halves up, at least 1.
+
+    Computed with the decimal numbers that people write: 25 pixels at 2.3 are 57.5, and become 58.
+    """
+    return _nearest(_exact(size[0]) * _exact(scale.y)), _nearest(_exact(size[1]) * _exact(scale.x))
+
+
+def _exact(number: float | Fraction) -> Fraction:
+    """The shortest decimal that is read as ``number``, in place of its binary value."""
+    return number if isinstance(number, Fraction) else Fraction(repr(float(number)))
 
 
 def low_resolution_size(size: Size, scale: Scale) -> Size:
@@ -77,6 +97,7 @@ def format_size(size: Size) -> str:
 
 
 _LARGEST_SIDE = 2**31 - 1
+_SMALLEST_STEP = 2.0**-25  # of a side of the image: half the distance of float32 coordinates from -1 to 1
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -118,35 +139,66 @@ class OutputSize:
         except ValueError as error:
             kind = ValueError if isinstance(scale, (Real, list, tuple)) and not isinstance(scale, bool) else TypeError
             raise kind(f"scale: {error}") from None
+        if chosen is not None and max(chosen.y, chosen.x) > _LARGEST_SIDE:
+            raise ValueError(f"scale: expected at most {_LARGEST_SIDE}, got {scale!r}")
         whole_width, whole_height = (None if side is None else int(side) for side in (width, height))
         return cls(chosen, whole_width, whole_height, None if region is None else _region(region))
 
     def for_image(self, size: Size) -> Size:
         """The output's (height, width) for an image of ``size``."""
-        top, left, bottom, right = self.region or (0, 0, *size)
-        part = bottom - top, right - left
+        part = self._part(size)
         if self.scale is not None:
             return scaled_size(part, self.scale)
         if self.height is not None and self.width is not None:
             return self.height, self.width
         if self.width is not None:
-            return scaled_size(part, Scale.of(self.width / part[1]))[0], self.width
+            return _nearest(part[0] * self.width / part[1]), self.width
         assert self.height is not None
-        return self.height, scaled_size(part, Scale.of(self.height / part[0]))[1]
+        return self.height, _nearest(part[1] * self.height / part[0])
 
     def scale_for(self, size: Size) -> Scale:
         """The magnification of an image of ``size``."""
-        top, left, bottom, right = self.region or (0, 0, *size)
+        if self.scale is not None:
+            return self.scale
+        part = self._part(size)
         height, width = self.for_image(size)
-        return self.scale or Scale(height / (bottom - top), width / (right - left))
+        return Scale(float(height / part[0]), float(width / part[1]))
 
-    def check_region(self, size: Size) -> None:
-        """Raises ValueError if the region reaches beyond an image of ``size``."""
+    def check(self, size: Size) -> None:
+        """Raises ValueError if an image of ``size`` cannot be rendered in this size.
+
+        That is, if the region reaches beyond the image, if its output pixels are closer to each other than coordinates
+        of type float32 can tell apart, or if a side of the output has more than 2,147,483,647 pixels.
+        """
         if self.region is not None and (self.region[2] > size[0] or self.region[3] > size[1]):
             raise ValueError(
                 f"region: it ends at row {self.region[2]:g} and column {self.region[3]:g}, and the image has {size[0]} "
                 f"rows and {size[1]} columns"
             )
+        output, part = self.for_image(size), self._part(size)
+        if max(output) > _LARGEST_SIDE:
+            given = "size" if self.scale is None else "scale"
+            raise ValueError(
+                f"{given}: the output of this image of {format_size(size)} pixels would have more than "
+                f"{_LARGEST_SIDE:,} pixels a side; choose a smaller {given}"
+            )
+        if self.region is not None:
+            steps = [float(side / pixels / whole) for side, pixels, whole in zip(part, output, size)]
+            if min(steps) < _SMALLEST_STEP:
+                raise ValueError(
+                    f"region: its output pixels are {min(steps) * max(size):.1g} pixels of the image apart, less than "
+                    "coordinates of type float32 can tell apart; choose a larger region or a smaller size"
+                )
+
+    def _part(self, size: Size) -> tuple[Fraction, Fraction]:
+        """Height and width of what is rendered, in pixels of the image."""
+        top, left, bottom, right = (_exact(edge) for edge in self.region or (0, 0, *size))
+        return bottom - top, right - left
+
+
+def _nearest(number: Fraction) -> int:
+    """The nearest whole number, halves up, at least 1."""
+    return max(1, math.floor(number + Fraction(1, 2)))
 
 
 def memory_bytes(memory: int | str) -> int:
@@ -155,6 +207,8 @@ def memory_bytes(memory: int | str) -> int:
     Raises TypeError or ValueError for anything else, and below 1 MB.
     """
     wrong = f"expected at least 1MB, such as 300MB or 2GB, got {memory!r}"
+    if isinstance(memory, str):
+        wrong += comma_advice(memory)
     if not isinstance(memory, (Real, str)) or isinstance(memory, bool):
         raise TypeError(wrong)
     try:

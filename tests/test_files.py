@@ -2,10 +2,13 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from liif_core.files import replacing, write_bytes, write_text
+from liif_core import files
+from liif_core.files import remove_stale, replacing, write_bytes, write_text
 
 
 def test_text_and_bytes(tmp_path):
@@ -91,3 +94,44 @@ def test_two_writers_do_not_share_a_temporary(tmp_path):
         one.write_text("one")
         two.write_text("two")
     assert path.read_text() == "one" and os.listdir(tmp_path) == [path.name]
+
+
+needs_locks = pytest.mark.skipif(files.fcntl is None, reason="no file locks on this system")
+KILLED = """
+import os, sys
+from liif_core.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os._exit(9)
+"""
+
+
+@needs_locks
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], check=False)
+    assert len(os.listdir(tmp_path)) == 2
+    write_text(tmp_path / "a.txt", "whole")
+    assert len(os.listdir(tmp_path)) == 2  # the one of the other file is still there
+    remove_stale(tmp_path)
+    assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "whole"
+
+
+@needs_locks
+def test_what_a_living_writer_or_somebody_else_made_stays(tmp_path):
+    foreign = [".a-xyz.txt", ".liif-tmp-notes", ".liif-tmp-0123456789abcdef-00000000-0.txt"]
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+        remove_stale(tmp_path)
+        write_text(tmp_path / "a.txt", "other")
+        assert temporary.exists()
+    assert (tmp_path / "a.txt").read_text() == "whole" and sorted(os.listdir(tmp_path)) == sorted([*foreign, "a.txt"])
+    remove_stale(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "x" * 251 + ".txt", "x." + "y" * 253])
+def test_names_of_255_bytes(tmp_path, name):
+    write_text(tmp_path / name, "a")
+    assert os.listdir(tmp_path) == [name]

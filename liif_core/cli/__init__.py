@@ -1,6 +1,7 @@
 """The command line. Each command imports its modules when it runs, so that ``--help`` is fast."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 
 from liif_core.cli.common import DEVICE, FILE, PLUGIN, SETTINGS, reported
 from liif_core.cli.model_commands import models
+from liif_core.cli.streams import echo
 
 _RUN_OPTIONS = [
     click.argument("experiment", type=FILE),
@@ -41,10 +43,12 @@ def _run(
 
     if device:
         overrides += (f'run.device="{device}"',)
+    if out is not None:
+        out = out.expanduser()  # shells expand ~ in "--out ~/x", and not in "--out=~/x"
     if check:
-        click.echo(check_experiment(experiment, profile, overrides))
+        echo(check_experiment(experiment, profile, overrides, out))
     else:
-        run_experiment(experiment, profile, overrides, out, resume, quiet, click.echo)
+        run_experiment(experiment, profile, overrides, out, resume, quiet, echo)
 
 
 def _with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,7 +114,7 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
     """
     from liif_core.cli.evaluate import evaluate_checkpoint
 
-    click.echo(evaluate_checkpoint(checkpoint, **options))
+    evaluate_checkpoint(checkpoint, say=echo, **options)
 
 
 @liif.command()
@@ -150,14 +154,18 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
     show_default=True,
     help="Refuse inputs with more pixels.",
 )
+@click.option(
+    "--frame", type=click.IntRange(1), metavar="N", help="Frame of an animation, or page of a TIFF, to render; from 1."
+)
 @click.option("--overwrite", is_flag=True, help="Replace outputs that already exist.")
 @click.option("--json", "json_path", type=FILE, metavar="FILE", help="Write a summary of all files to this file.")
 @DEVICE
 @PLUGIN
+@click.option("-v", "--verbose", is_flag=True, help="Say what became of each part of the metadata, and why.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @reported
 def upscale(**options: Any) -> int:
-    """Render images at any size. INPUT is a file, a folder or a pattern.
+    """Render images at any size. INPUT is a file, a folder, a pattern, or - for standard input.
 
     Without --checkpoint and --model, a model that ships with liif-core is used, if this version includes it: 'photo'
     for files that are compressed with losses (JPEG, lossy WebP), and 'clean' for all others.
@@ -166,7 +174,7 @@ def upscale(**options: Any) -> int:
     """
     from liif_core.cli.upscale import upscale
 
-    return upscale(say=click.echo, **options)
+    return upscale(say=echo, complain=partial(echo, err=True), **options)
 
 
 @liif.command("import")
@@ -179,7 +187,7 @@ def import_(published: Path, target: Path, overwrite: bool) -> None:
     """Convert a published checkpoint to a liif-core checkpoint."""
     from liif_core.cli.checkpoints import import_checkpoint
 
-    click.echo(import_checkpoint(published, target, overwrite))
+    echo(import_checkpoint(published, target, overwrite))
 
 
 @liif.command()
@@ -192,11 +200,11 @@ def plugins(name: str | None, as_json: bool) -> None:
     if name is not None:
         from liif_core.cli.component import component_json, component_text
 
-        click.echo(component_json(name) if as_json else component_text(name))
+        echo(component_json(name) if as_json else component_text(name))
     else:
         from liif_core.cli.inventory import plugins_json, plugins_text
 
-        click.echo(plugins_json() if as_json else plugins_text())
+        echo(plugins_json() if as_json else plugins_text())
 
 
 @liif.command("new-plugin")
@@ -220,7 +228,7 @@ def new_plugin(name: str, kind: str, into: Path) -> None:
     """Create a working plugin to start from: a folder NAME with a module, its tests and an experiment."""
     from liif_core.cli.new_plugin import new_plugin
 
-    click.echo(new_plugin(name, kind, into))
+    echo(new_plugin(name, kind, into))
 
 
 @liif.command()
@@ -229,4 +237,4 @@ def doctor() -> None:
     """Show versions, devices, data sets, plugins and their problems."""
     from liif_core.cli.inventory import doctor_text
 
-    click.echo(doctor_text())
+    echo(doctor_text())

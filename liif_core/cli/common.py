@@ -10,13 +10,29 @@ from typing import Any
 
 import click
 
+from liif_core.cli import streams
+from liif_core.cli.stopping import stopped_by_signals
+from liif_core.cli.streams import echo
+
 DONE, MISTAKE, PARTLY, INTERRUPTED = 0, 2, 3, 130
-FILE = click.Path(path_type=Path)
+
+
+class _FileName(click.Path):
+    """A path that is not empty, which an unset variable of a shell would otherwise make the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a name, got an empty text", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = _FileName(path_type=Path)
 
 
 def reported(command: Callable[..., Any]) -> Callable[..., Any]:
     """Show a user's mistake as a message, with exit code 2, and an interruption with exit code 130.
 
+    SIGTERM and SIGHUP interrupt as Ctrl-C does. What could not be printed makes exit code 0 a 3.
     ``plugins`` are the values of --plugin; those plugins are available while the command runs.
     """
 
@@ -26,17 +42,22 @@ def reported(command: Callable[..., Any]) -> Callable[..., Any]:
         from liif_core.errors import Interrupted, UserError
 
         wait_briefly()
+        streams.prepare()
         try:
-            with warnings.catch_warnings(), _with_plugins(plugins):
+            with stopped_by_signals(), warnings.catch_warnings(), _with_plugins(plugins):
                 warnings.showwarning = _show_warning(warnings.showwarning)
                 warnings.filterwarnings("ignore", module=r"PIL\.")  # our own messages name the file
-                sys.exit(command(*args, **kwargs) or DONE)
+                code = command(*args, **kwargs) or DONE
+            if problem := streams.lost():
+                echo(f"error: not all output could be printed ({problem})", err=True)
+                code = code or PARTLY
+            sys.exit(code)
         except UserError as error:
-            for problem in error.problems:
-                click.echo(f"error: {problem}", err=True)
+            for line in error.problems:
+                echo(f"error: {line}", err=True)
             sys.exit(MISTAKE)
         except (Interrupted, KeyboardInterrupt) as error:
-            click.echo(str(error) or "interrupted", err=True)
+            echo(str(error) or "interrupted", err=True)
             sys.exit(INTERRUPTED)
 
     return wrapper
@@ -47,7 +68,7 @@ def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning, category: type[Warning], *place: Any) -> None:
         if category.__module__.startswith("liif_core."):
-            click.echo(f"warning: {message}", err=True)
+            echo(f"warning: {message}", err=True)
         else:
             otherwise(message, category, *place)
 

@@ -1,9 +1,11 @@
 """``liif evaluate``."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-from liif_core import files
+from liif_core.cli.json_file import json_writer
+from liif_core.cli.upscale_places import json_problems
 from liif_core.data.sources import open_images
 from liif_core.errors import UserError, did_you_mean
 from liif_core.evaluation.evaluate import evaluate_set
@@ -14,7 +16,7 @@ from liif_core.model.device import autocast, pick_device, precision_problems
 from liif_core.models.loading import checkpoint_path
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.discovery import discover
-from liif_core.sizes import Scale
+from liif_core.sizes import OutputSize, Scale
 from liif_core.training.checkpoint import OtherVersion, load_checkpoint, model_of, spec_of
 
 
@@ -29,15 +31,17 @@ def evaluate_checkpoint(
     precision: str,
     device: str | None,
     quiet: bool,
-) -> str:
-    """Measure, write the JSON if asked, and return the table."""
+    say: Callable[[str], None],
+) -> None:
+    """Measure, print the table, and write the JSON if asked."""
     problems = []
     wanted = []
     for text in scales:
         try:
             wanted.append(Scale.parse(text))
+            OutputSize.of(wanted[-1])
         except ValueError as error:
-            problems.append(f"--scale {text}: {error}")
+            problems.append(f"--scale {text[:60]}: {str(error).removeprefix('scale: ')}")
     if lr is not None and len(scales) > 1:
         problems.append("--lr: goes with a single --scale; run once for each scale")
     if protocol not in PROTOCOLS:
@@ -45,8 +49,11 @@ def evaluate_checkpoint(
             f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}{did_you_mean(protocol, PROTOCOLS)}"
         )
     problems += precision_problems(precision)
+    if json_path is not None:
+        problems += json_problems(json_path, [], {str(read): read for read in (checkpoint, hr, lr) if read is not None})
     if problems:
         raise UserError(*problems)
+    write_json = None if json_path is None else json_writer(json_path)
     target = pick_device(device or "auto")
     autocast(target, precision)  # refuses half precision that the device lacks before anything is read
     registry = discover()
@@ -57,9 +64,9 @@ def evaluate_checkpoint(
     scores = evaluate_set(
         model, images, hr.name, wanted, protocol, device=target, precision=precision, ssim=ssim, progress=not quiet
     )
-    if json_path is not None:
-        files.write_text(json_path, results_json(scores))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OtherVersion)  # model_of has warned
         spec = spec_of(loaded, registry, str(checkpoint))
-    return scores_table(scores, short_description(spec))
+    say(scores_table(scores, short_description(spec)))
+    if write_json is not None:
+        write_json(results_json(scores))

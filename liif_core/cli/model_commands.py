@@ -3,6 +3,7 @@
 import click
 
 from liif_core.cli.common import PLUGIN, SETTINGS, reported
+from liif_core.cli.streams import echo
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _NAME = click.argument("name", metavar="NAME")
@@ -11,7 +12,7 @@ _NAME = click.argument("name", metavar="NAME")
 def _show_list(as_json: bool) -> None:
     from liif_core.cli.models import models_json, models_text
 
-    click.echo(models_json() if as_json else models_text())
+    echo(models_json() if as_json else models_text())
 
 
 @click.group(context_settings=SETTINGS, invoke_without_command=True)
@@ -38,7 +39,7 @@ def info(name: str, as_json: bool) -> None:
     """Describe the model NAME: license, training data, scores, file, and how to bring the file by hand."""
     from liif_core.cli.models import info_json, info_text
 
-    click.echo(info_json(name) if as_json else info_text(name))
+    echo(info_json(name) if as_json else info_text(name))
 
 
 @models.command()
@@ -49,7 +50,7 @@ def fetch(names: tuple[str, ...]) -> None:
     """Download the model NAME into the cache, and check it. A download that was interrupted is continued."""
     from liif_core.cli.models import fetch
 
-    fetch(names, click.echo)
+    fetch(names, echo)
 
 
 @models.command()
@@ -60,4 +61,4 @@ def path(name: str) -> None:
     """Print the path of the checkpoint of the model NAME, which must be on this machine."""
     from liif_core.cli.models import path_text
 
-    click.echo(path_text(name))
+    echo(path_text(name))

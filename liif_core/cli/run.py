@@ -1,15 +1,15 @@
 """``liif-run``: from an experiment file to trained weights and a report."""
 
 import time
-import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from liif_core import files
-from liif_core.data.sources import MissingData
+from liif_core.cli.processes import require_one_process
+from liif_core.cli.run_folder import check_experiment_of, check_place, last_folder, new_folder
+from liif_core.data.sources import ImageSet, MissingData
 from liif_core.errors import UserError
 from liif_core.evaluation import report
 from liif_core.evaluation.evaluate import evaluate_sets, open_sets
@@ -23,10 +23,7 @@ from liif_core.experiment.toml_file import (
     read_experiment_file,
     resolve,
     resolved_toml,
-    to_builtin,
 )  # fmt: skip
-from liif_core.experiment.translation import translate_experiment
-from liif_core.experiment.validation import structure
 from liif_core.model.composed_image import ComposedImage
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device
@@ -35,22 +32,33 @@ from liif_core.model.protocols import Query
 from liif_core.registry.components import Registry
 from liif_core.registry.discovery import discover
 from liif_core.training.checkpoint import load_checkpoint, tensors_sha256
-from liif_core.training.setup import fresh_model, open_data
+from liif_core.training.lock import check_free, hold
+from liif_core.training.setup import check_data, fresh_model, open_data
+from liif_core.training.space import check_space
 from liif_core.training.state import STATE
 from liif_core.training.trainer import Trainer
+from liif_core.training.writing import writing
 
 Say = Callable[[str], None]
 
 
-def check_experiment(path: Path, profile: str | None, overrides: Iterable[str]) -> str:
-    """``--check``: build the model without opening data; returns the resolved TOML, parameters and operations."""
+def check_experiment(path: Path, profile: str | None, overrides: Iterable[str], out: Path | None = None) -> str:
+    """``--check``: all that ``run_experiment`` checks before the first step; nothing is downloaded or written.
+
+    Returns the resolved TOML, parameters and operations, and lines about images that are not on this machine.
+    """
+    require_one_process()
     registry = discover()
     resolved = resolve(read_experiment_file(path), registry, profile, overrides)
     experiment = resolved.experiment
     autocast(pick_device(experiment.run.device), experiment.run.precision)
     lines: list[str] = []
     model = fresh_model(experiment, lines.append)
-    return "\n".join([resolved_toml(resolved), *lines, _described(model)])
+    folder = Path("runs") if out is None else out
+    check_place(folder)
+    check_space(folder, model, experiment.train)
+    lines += check_data(experiment)
+    return "\n".join([resolved_toml(resolved), _described(model), *lines])
 
 
 def run_experiment(
@@ -58,64 +66,83 @@ def run_experiment(
 ) -> None:
     """Train, evaluate and report. Raises UserError and Interrupted."""
     started = time.monotonic()
+    require_one_process()
     registry = discover()
     file = read_experiment_file(path)
     resolved = resolve(file, registry, profile, overrides)
     device = pick_device(resolved.experiment.run.device)
     autocast(device, resolved.experiment.run.precision)  # refuses half precision that the device lacks before any work
+    check_place(Path("runs") if out is None else out)
+    there = last_folder(path.stem, resolved.experiment) if out is None and resume else out
+    if there is not None:
+        check_free(there)  # before images are read, which may take minutes
     notes: list[str] = []
-    model = fresh_model(resolved.experiment, notes.append)
+    model = fresh_model(resolved.experiment, notes.append, _has_state(there, resume))
     try:
         images, validation = open_data(resolved.experiment)
     except MissingData as missing:
-        if profile is not None or file.fallback is None:
+        if profile is not None or file.fallback is None or _names_images(overrides):
             raise
         resolved = _fall_back(file, registry, overrides, missing, say)
         notes = []
-        model = fresh_model(resolved.experiment, notes.append)
+        there = last_folder(path.stem, resolved.experiment) if out is None and resume else out
+        model = fresh_model(resolved.experiment, notes.append, _has_state(there, resume))
         images, validation = open_data(resolved.experiment)
     experiment = resolved.experiment
-    for note in notes:
+    for note in (*notes, *images.notes):
         say(note)
-
     evaluated, skipped = open_sets(experiment.evaluate, model.channels)
     for name, reason in skipped:
         say(f"skipping evaluation on {name}: {reason}")
 
-    folder = _run_folder(out, path.stem, experiment, resume, registry, say)
-    files.write_text(folder / "experiment.toml", resolved_toml(resolved))
-    name = _name(resolved)
-    say(f"{name}: {len(images)} images, {_count(model):,} parameters, on {device}; results go to {folder}")
-    trainer = Trainer(model, experiment, images, validation, folder, device, plugins_of(experiment.model), quiet)
-    trained = trainer.run(resume)
+    folder = new_folder(path.stem, experiment) if there is None else there
+    with hold(folder):
+        for line in check_experiment_of(folder, experiment, resume, registry):
+            say(line)
+        for place in (folder, folder / "checkpoints", folder / "pictures"):
+            files.remove_stale(place)  # temporary files of a run that was killed
+        check_space(folder, model, experiment.train)
+        with writing(folder / "experiment.toml"):
+            files.write_text(folder / "experiment.toml", resolved_toml(resolved))
+        name = _name(resolved)
+        say(f"{name}: {_counted(images)}, {_count(model):,} parameters, on {device}; results go to {folder}")
+        trainer = Trainer(model, experiment, images, validation, folder, device, plugins_of(experiment.model), quiet)
+        trained = trainer.run(resume)
 
-    best = load_checkpoint(folder / "checkpoints" / "best.safetensors", registry)
-    model.load_state_dict(best.state)
-    scores = evaluate_sets(
-        model, evaluated, device=device, precision=experiment.run.precision, out_dir=folder, progress=not quiet
-    )
-    fingerprints = {spec.name: opened.fingerprint for spec, opened in evaluated}
-    finished = report.Report(
-        name=name,
-        experiment=experiment.name,
-        composition=full_description(experiment.model),
-        training=_training(experiment, trained.seconds, len(images)),
-        scores=scores,
-        note=experiment.note,
-        profile=experiment.profile,
-        skipped=skipped,
-        model_fingerprint=tensors_sha256(best.state),
-        data_fingerprints={"training": images.fingerprint, **fingerprints},
-        versions=_versions(experiment),
-        seconds=round(time.monotonic() - started, 1),
-        parameters=_count(model),
-        device=str(device),
-        trained={"steps": trained.steps, "best_validation_psnr": trained.best, "best_step": trained.best_step},
-    )
-    files.write_text(folder / "report.json", report.to_json(finished))
-    text = report.to_markdown(finished)
-    files.write_text(folder / "report.md", text)
+        best = load_checkpoint(folder / "checkpoints" / "best.safetensors", registry)
+        model.load_state_dict(best.state)
+        scores = evaluate_sets(
+            model, evaluated, device=device, precision=experiment.run.precision, out_dir=folder, progress=not quiet
+        )
+        fingerprints = {spec.name: opened.fingerprint for spec, opened in evaluated}
+        finished = report.Report(
+            name=name,
+            experiment=experiment.name,
+            composition=full_description(experiment.model),
+            training=_training(experiment, trained.seconds, images),
+            scores=scores,
+            note=experiment.note,
+            profile=experiment.profile,
+            skipped=skipped,
+            left_out=images.left_out,
+            model_fingerprint=tensors_sha256(best.state),
+            data_fingerprints={"training": images.fingerprint, **fingerprints},
+            versions=_versions(experiment),
+            seconds=round(time.monotonic() - started, 1),
+            parameters=_count(model),
+            device=str(device),
+            trained={"steps": trained.steps, "best_validation_psnr": trained.best, "best_step": trained.best_step},
+        )
+        text = report.to_markdown(finished)
+        for file_name, content in (("report.json", report.to_json(finished)), ("report.md", text)):
+            with writing(folder / file_name):
+                files.write_text(folder / file_name, content)
     say(f"\n{text}\nwritten: {folder}/report.md, report.json, pictures/, checkpoints/best.safetensors")
+
+
+def _has_state(folder: Path | None, resume: bool) -> bool:
+    """Whether a run goes on from a state, and needs no weights to begin with."""
+    return resume and folder is not None and (folder / "checkpoints" / STATE).exists()
 
 
 def _name(resolved: Resolved) -> str:
@@ -126,93 +153,37 @@ def _name(resolved: Resolved) -> str:
     return f"{experiment.name} [{experiment.profile}]" if experiment.profile else experiment.name
 
 
-def _training(experiment: Experiment, seconds: float, images: int) -> str:
+def _training(experiment: Experiment, seconds: float, images: ImageSet) -> str:
     kind = "photograph" if isinstance(experiment.data.images, SkimageSource) else "image"
-    return f"trained {format_duration(seconds)} on {images:,} {kind}{'s' * (images != 1)}"
+    return f"trained {format_duration(seconds)} on {_counted(images, kind)}"
+
+
+def _counted(images: ImageSet, kind: str = "image") -> str:
+    left_out = f" ({len(images.left_out):,} left out)" if images.left_out else ""
+    return f"{len(images):,} {kind}{'s' * (len(images) != 1)}{left_out}"
+
+
+def _names_images(overrides: Iterable[str]) -> bool:
+    """Whether --set says where images are: then they are wanted, and no others."""
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    return any(key.startswith(("data.images", "validate.images")) or key in ("data", "validate") for key in keys)
 
 
 def _fall_back(
     file: ExperimentFile, registry: Registry, overrides: Iterable[str], missing: MissingData, say: Say
 ) -> Resolved:
+    try:
+        resolved = resolve(file, registry, file.fallback, overrides)
+    except UserError as error:
+        where = f"the fallback profile {file.fallback!r}, which is used where data is missing, does not take --set"
+        raise UserError(*missing.problems, *(f"{where}: {line}" for line in error.problems)) from None
     for line in missing.problems:
         say(f"missing: {line}")
-    resolved = resolve(file, registry, file.fallback, overrides)
     say(f"using the profile {file.fallback!r} of {file.path} instead (with --profile NAME, missing data is an error).")
     if resolved.experiment.note:
         say(resolved.experiment.note)
     say("")
     return resolved
-
-
-def _run_folder(
-    out: Path | None, stem: str, experiment: Experiment, resume: bool, registry: Registry, say: Say
-) -> Path:
-    """The folder of this run. Raises UserError for a folder that holds another run."""
-    if out is None:
-        base = Path("runs") / (f"{stem}-{experiment.profile}" if experiment.profile else stem)
-        numbered = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))]
-        first_free = next(i for i, folder in enumerate(numbered) if not folder.exists())
-        return numbered[first_free - 1] if resume and first_free else numbered[first_free]
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: expected a folder, and it is a file")
-    written = out / "experiment.toml"
-    if not written.exists():
-        if (out / "checkpoints").exists():
-            raise UserError(
-                f"--out {out}: has checkpoints but no experiment.toml, so liif-run did not make it; choose another"
-            )
-        return out
-    try:
-        other = tomllib.loads(written.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        raise UserError(f"{written}: cannot be read; choose another --out") from None
-    other = _as_written_now(other, registry)
-    changed = _differences(_comparable(to_builtin(experiment)), _comparable(other))
-    if changed:
-        raise UserError(
-            f"--out {out}: holds another experiment (it differs in {', '.join(changed[:5])}"
-            f"{' and more' if len(changed) > 5 else ''}); choose another folder"
-        )
-    if not resume and (out / "checkpoints").exists():
-        state = "is finished" if (out / "report.json").exists() else f"can go on from {STATE}"
-        raise UserError(
-            f"--out {out}: holds this experiment already, and it {state}; add --resume, or choose another folder"
-        )
-    epochs, before = experiment.train.epochs, other.get("train", {}).get("epochs")
-    if resume and epochs != before:
-        say(f"train.epochs: {epochs}, before {before}; from here the learning rate follows the schedule of {epochs}")
-    return out
-
-
-def _as_written_now(data: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """An experiment as this version writes it, with options that came later at their defaults."""
-    translated = translate_experiment(data)
-    try:
-        read: dict[str, Any] = to_builtin(structure(Experiment, translated, registry, ""))
-    except UserError:  # with a plugin that is no longer installed, for instance
-        return translated
-    return read
-
-
-def _comparable(data: dict[str, Any]) -> dict[str, Any]:
-    """What makes an experiment another one: not where or how long it runs, nor names that are for reports only."""
-    kept = {key: value for key, value in data.items() if key not in ("run", "profile", "note")}
-    if isinstance(kept.get("train"), dict):
-        kept["train"] = {key: value for key, value in kept["train"].items() if key != "epochs"}
-    sets = kept.get("evaluate")
-    if isinstance(sets, list):
-        kept["evaluate"] = [{**item, "name": ""} if isinstance(item, dict) else item for item in sets]
-    return kept
-
-
-def _differences(a: Any, b: Any, path: str = "") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [
-            line
-            for key in sorted(a.keys() | b.keys())
-            for line in _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
-        ]
-    return [] if a == b else [path]
 
 
 def _versions(experiment: Experiment) -> dict[str, str]:

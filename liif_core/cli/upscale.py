@@ -2,8 +2,11 @@
 
 import json
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,26 @@ from tqdm import tqdm
 
 from liif_core import files
 from liif_core.cli.common import DONE, MISTAKE, PARTLY
+from liif_core.cli.json_file import is_standard_output, json_writer
+from liif_core.cli.upscale_done import refuse_made_otherwise
+from liif_core.cli.upscale_inputs import Found, file_key, is_standard_input
+from liif_core.cli.upscale_marks import Mark, marked, settings_mark, weights_digest
 from liif_core.cli.upscale_memory import check_memory, give_freed_blocks_back
 from liif_core.cli.upscale_models import choose
-from liif_core.cli.upscale_request import Job, jobs, memory_limit, output_size, share
-from liif_core.errors import UserError
-from liif_core.images import WRITABLE, Encoding, check_output, open_writer, survey
+from liif_core.cli.upscale_places import json_problems
+from liif_core.cli.upscale_request import (
+    Job,
+    decimal_comma_note,
+    format_problems,
+    jobs,
+    memory_limit,
+    output_size,
+    problems_of,
+    share,
+)  # fmt: skip
+from liif_core.cli.upscale_streams import StandIns, read_standard_input, to_standard_output
+from liif_core.errors import UserError, one_line
+from liif_core.images import WRITABLE, Account, Encoding, check_output, open_writer, survey
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, device_of, pick_device, precision_problems
 from liif_core.model.tile_plan import default_memory
@@ -37,9 +55,14 @@ class Settings:
     precision: str
     memory: int
     max_pixels: int
+    frame: int | None
     format: str | None
     encoding: Encoding
     quiet: bool
+    verbose: bool
+    overwrite: bool
+    say: Say
+    complain: Say
 
 
 def upscale(
@@ -58,47 +81,137 @@ def upscale(
     quality: int,
     lossless: bool,
     max_pixels: int,
+    frame: int | None,
     overwrite: bool,
     json_path: Path | None,
     quiet: bool,
+    verbose: bool,
     say: Say,
+    complain: Say,
 ) -> int:
-    """Render every input; returns the exit code. Raises UserError for what is wrong with the request itself."""
+    """Render every input; returns the exit code. ``say`` prints to standard output, ``complain`` to standard error.
+
+    Raises UserError for what is wrong with the request itself.
+    """
     problems: list[str] = []
     output_sizes = output_size(scale, size, region, problems)
     limit = memory_limit(memory, problems)
-    problems += precision_problems(precision)
-    if format is not None and format not in WRITABLE:
-        problems.append(f"--format {format}: expected one of {', '.join(WRITABLE)}")
+    problems += [*precision_problems(precision), *format_problems(output, format)]
     if (output is None) == (out_dir is None):
         problems.append("expected one of -o FILE and --out-dir DIR")
     if checkpoint is not None and model is not None:
         problems.append("expected one of --checkpoint FILE and --model NAME, got both")
+    protected = {} if checkpoint is None else {f"the checkpoint {checkpoint}": checkpoint}
+    to_stdout = str(output) == "-"
+    if to_stdout or (json_path is not None and is_standard_output(json_path)):
+        say = complain  # standard output is for the image, or for the JSON
+        if to_stdout and json_path is not None and is_standard_output(json_path):
+            problems.append("-o -, --json: both write to standard output; give one of them a file")
+    if to_stdout and sys.stdout.isatty():
+        problems.append("-o -: standard output is a terminal; send it to a file or a program")
     rank, world = share(problems)
-    chosen = [] if problems else jobs(inputs, output, out_dir, format, problems)
-    if problems:
-        raise UserError(*problems)
-    give_freed_blocks_back()
-    target = pick_device(device or _own_device(rank, world))
-    autocast(target, precision)  # refuses half precision that the device lacks before anything is read
-    own = chosen[rank::world]
+    holder: AbstractContextManager[str] = nullcontext("")
+    if to_stdout or any(map(is_standard_input, inputs)):
+        holder = tempfile.TemporaryDirectory(prefix="liif-")
+    with holder as folder:
+        stand_ins = StandIns(Path(folder, "stdin"), Path(folder, f"stdout.{format or 'png'}"))
+        chosen: list[Job] = []
+        found: list[Found] = []
+        if not problems:
+            chosen, found = jobs(inputs, output, out_dir, format, protected, stand_ins, problems)
+        if json_path is not None:
+            problems += json_problems(json_path, [(job.source, job.target) for job in chosen], protected)
+        if problems:
+            raise UserError(*problems)
+        write_json = None if json_path is None else json_writer(json_path)
+        if any(job.source == stand_ins.source for job in chosen):
+            read_standard_input(stand_ins.source)
+        give_freed_blocks_back()
+        target = pick_device(device or _own_device(rank, world))
+        autocast(target, precision)  # refuses half precision that the device lacks before anything is read
+        settings = Settings(
+            output_sizes, precision, limit or default_memory(target), max_pixels, frame, format,
+            Encoding(quality=quality, lossless=lossless), quiet, verbose, overwrite,
+            lambda line: say(one_line(line)), lambda line: complain(one_line(line)),
+        )  # fmt: skip
+        own = chosen[rank::world]
+        if not own:
+            share_of = f"RANK={rank} and WORLD_SIZE={world} leave this process none of {len(chosen)} files"
+            complain(f"note: {share_of}; unset them if no other process renders the rest")
+        results = _all(own, settings, checkpoint, model, target, found, decimal_comma_note(scale), write_json)
+        if to_stdout and results and results[0]["status"] == "done":
+            to_standard_output(stand_ins.target)
+    unreadable = [line for one in found for line in one.unreadable]
+    return _exit_code(results, unreadable, settings.complain)
+
+
+def _all(
+    own: list[Job],
+    settings: Settings,
+    checkpoint: Path | None,
+    model: str | None,
+    device: torch.device,
+    found: list[Found],
+    note: str,
+    write_json: Say | None,
+) -> list[dict[str, Any]]:
+    """Render these files; returns the results, which are written as JSON too, also when interrupted."""
+    say, complain = settings.say, settings.complain
     choice = choose([job.source for job in own], checkpoint, model, discover())
+    digests = {name: weights_digest(path) for name, path in choice.paths.items()}
+    marks = [_mark(job, settings, name, digests[name]) for job, name in zip(own, choice.names)]
+    if not settings.overwrite:
+        refuse_made_otherwise(own, marks, settings.output, settings.max_pixels)
+    for folder in {job.target.parent for job in own}:
+        files.remove_stale(folder)
+    for line in [note and f"note: {note}", *(line for one in found for line in [one.said(), *one.unreadable])]:
+        if line:
+            complain(line)
     if choice.reason:
         say(choice.reason)
-    models = choice.load(target)
-    settings = Settings(
-        output_sizes, precision, limit or default_memory(target), max_pixels, format,
-        Encoding(quality=quality, lossless=lossless), quiet,
-    )  # fmt: skip
-    results = [
-        {**_one(job, settings, models[name], overwrite, say), "model": name} for job, name in zip(own, choice.names)
-    ]
-    if json_path is not None:
-        files.write_text(json_path, json.dumps({"results": results}, indent=2) + "\n")
+    models = choice.load(device)
+    results: list[dict[str, Any]] = []
+    made: dict[object, Path] = {}
+    summary = {
+        "passed_over": {one.text: one.passed for one in found if one.passed},
+        "unreadable": [line for one in found for line in one.unreadable],
+    }
+    try:
+        for job, name, mark in zip(own, choice.names, marks):
+            results.append({"input": job.source_name, "output": job.target_name, "status": "interrupted"})
+            results[-1] = {**_one(job, settings, models[name], mark, made), "model": name}
+    except BaseException:
+        try:
+            _write(write_json, {"results": results, **summary})
+        except UserError as error:
+            complain(f"error: {error}")
+        raise
+    _write(write_json, {"results": results, **summary})
+    return results
+
+
+def _write(write_json: Say | None, summary: dict[str, Any]) -> None:
+    if write_json is not None:
+        write_json(json.dumps(summary, indent=2) + "\n")
+
+
+def _exit_code(results: list[dict[str, Any]], unreadable: list[str], complain: Say) -> int:
     failed = [result for result in results if result["status"] == "failed"]
     if failed and len(results) > 1:
-        say(f"{len(results) - len(failed)} of {len(results)} done; failed: {', '.join(r['input'] for r in failed)}")
-    return DONE if not failed else PARTLY if len(failed) < len(results) else MISTAKE
+        complain(
+            f"{len(results) - len(failed)} of {len(results)} done; failed: {', '.join(r['input'] for r in failed)}"
+        )
+    if unreadable:
+        complain(f"{len(unreadable)} folders could not be read" if len(unreadable) > 1 else unreadable[0])
+    if failed and len(failed) == len(results):
+        return MISTAKE
+    return PARTLY if failed or unreadable else DONE
+
+
+def _mark(job: Job, settings: Settings, model: str, weights: str) -> Mark:
+    lossy = job.target.suffix.lower() in WRITABLE["jpg"].suffixes + WRITABLE["webp"].suffixes
+    encoding: Mark = {"lossless": True} if settings.encoding.lossless else {"quality": settings.encoding.quality}
+    return settings_mark(settings.output, settings.frame, model, weights, settings.precision, encoding if lossy else {})
 
 
 def _own_device(rank: int, world: int) -> str:
@@ -106,43 +219,54 @@ def _own_device(rank: int, world: int) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', rank)}" if world > 1 and torch.cuda.device_count() > 1 else "auto"
 
 
-def _one(job: Job, settings: Settings, model: ContinuousModel, overwrite: bool, say: Say) -> dict[str, Any]:
-    """Render one file. Problems with it are printed and put in the result."""
-    result: dict[str, Any] = {"input": str(job.source), "output": str(job.target)}
-    if job.target.exists() and not overwrite:
-        say(f"{job.target}: already exists, skipped (use --overwrite to render it again)")
-        return {**result, "status": "skipped"}
+def _one(job: Job, settings: Settings, model: ContinuousModel, mark: Mark, made: dict[object, Path]) -> dict[str, Any]:
+    """Render one file. Problems with it are printed and put in the result.
+
+    ``made`` holds the outputs of this run by what identifies their files: on disks that ignore case, for instance,
+    two inputs may have the same output.
+    """
+    result: dict[str, Any] = {"input": job.source_name, "output": job.target_name}
     started = time.monotonic()
     try:
-        size, notes = _render_file(job, settings, model)
-    except UserError as error:
-        for problem in error.problems:
-            say(f"error: {problem}" if str(job.source) in problem else f"error: {job.source}: {problem}")
-        return {**result, "status": "failed", "error": list(error.problems)}
+        before = file_key(job.target)
+        if before is not None and before in made:
+            raise UserError(f"{job.target}: is the output of {made[before]} too, on this disk; use another --out-dir")
+        if before is not None and not settings.overwrite:
+            settings.say(f"{job.target}: already exists, skipped (use --overwrite to render it again)")
+            return {**result, "status": "skipped"}
+        size, notes, account = _render_file(job, settings, model, mark)
+    except (UserError, OSError) as error:
+        problems = problems_of(error, job)
+        for problem in problems:
+            settings.complain(f"error: {problem}")
+        return {**result, "status": "failed", "error": problems}
+    made[file_key(job.target)] = job.source
     for note in notes:
-        say(f"{job.source}: {note}")
+        settings.say(f"{job.source_name}: {note}")
     seconds = time.monotonic() - started
-    say(f"{job.target}: {size[1]} x {size[0]}, {seconds:.1f} s")
+    for line in account.after(f"{job.target_name}: {size[1]} x {size[0]}, {seconds:.1f} s", settings.verbose):
+        settings.say(line)
     return {
         **result,
         "status": "done",
         "width": size[1],
         "height": size[0],
         "seconds": round(seconds, 3),
-        "notes": notes,
+        "notes": [*notes, *(f"dropped {change}" for change in account.dropped)],
+        "metadata": account.as_json(),
     }
 
 
-def _render_file(job: Job, settings: Settings, model: ContinuousModel) -> tuple[Size, list[str]]:
-    """The output size, and notes for the user. Limits are checked before anything is decoded or computed."""
+def _render_file(job: Job, settings: Settings, model: ContinuousModel, mark: Mark) -> tuple[Size, list[str], Account]:
+    """The output size, notes, and what became of the metadata. Limits are checked before anything is decoded."""
     output = settings.output
     encoding: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
     on_cpu = device_of(model).type == "cpu"
-    # On a GPU, the limit is one of its own memory.
-    opening = survey(job.source, settings.memory if on_cpu else default_memory(CPU), settings.max_pixels)
+    memory = settings.memory if on_cpu else default_memory(CPU)  # on a GPU, the limit is one of its own memory
+    opening = survey(job.source, memory, settings.max_pixels, settings.frame)
     found = opening.header
     try:
-        output.check_region(found.size)
+        output.check(found.size)
     except ValueError as error:
         raise UserError(f"{job.source}: --{error}") from None
     expected = check_output(
@@ -152,15 +276,17 @@ def _render_file(job: Job, settings: Settings, model: ContinuousModel) -> tuple[
         check_memory(settings.memory, model, output, opening, expected)
     picture = opening.open()
     renderer = PictureRenderer(model, picture, output)
-    target = check_output(job.target, renderer.size, renderer.channels, picture.depth, picture.metadata, **encoding)
+    metadata = marked(renderer.metadata, mark, None if job.source_name != str(job.source) else job.source)
+    target = check_output(job.target, renderer.size, renderer.channels, picture.depth, metadata, **encoding)
     plan = renderer.plan(settings.memory - (target.memory + opening.held if on_cpu else 0))
     with (
         open_writer(target) as writer,
         tqdm(
-            total=renderer.total_pixels, desc=job.source.name, unit="px", unit_scale=True,
+            total=renderer.total_pixels, desc=one_line(job.source.name), unit="px", unit_scale=True,
             leave=False, delay=2, disable=settings.quiet or None,
         ) as bar,
     ):  # fmt: skip
         for rows in renderer.rows(plan, target.depth, settings.precision, bar.update):
             writer.write_rows(rows)
-    return renderer.size, [*picture.notes, *target.notes, *renderer.conversions(), *renderer.notes(plan)]
+    notes = [*picture.notes, *target.notes, *renderer.conversions(), *renderer.notes(plan)]
+    return renderer.size, notes, target.account

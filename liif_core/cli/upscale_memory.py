@@ -7,8 +7,8 @@ import platform
 from liif_core.errors import UserError
 from liif_core.images import Opening, Target
 from liif_core.model.continuous import ContinuousModel
+from liif_core.model.picture_batch import images_of
 from liif_core.model.tile_plan import TooLittleMemory, plan_tiles
-from liif_core.model.upscaler import images_of
 from liif_core.sizes import OutputSize
 
 _MB = 1_000_000

@@ -1,22 +1,31 @@
 """The options of ``liif upscale``, checked together: sizes, regions, files."""
 
-import glob
 import os
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 from attrs import frozen
 
-from liif_core.images import READABLE_SUFFIXES, WRITABLE_SUFFIXES
-from liif_core.sizes import OutputSize, Scale, memory_bytes
+from liif_core.cli.upscale_inputs import Found, file_key, find, is_standard_input
+from liif_core.cli.upscale_places import place_problems, replaced_problems
+from liif_core.cli.upscale_streams import StandIns
+from liif_core.errors import UserError, one_line
+from liif_core.images import WRITABLE, WRITABLE_SUFFIXES
+from liif_core.images.formats import READ_SUFFIXES
+from liif_core.sizes import OutputSize, Scale, comma_advice, memory_bytes
 
 
 @frozen
 class Job:
-    """One input file, and the file that its output is written to."""
+    """One input file, the file that its output is written to, and what messages call both.
+
+    For standard input and output, these are temporary files.
+    """
 
     source: Path
     target: Path
+    source_name: str
+    target_name: str
 
 
 def output_size(scale: str | None, size: str | None, region: str | None, problems: list[str]) -> OutputSize:
@@ -27,22 +36,31 @@ def output_size(scale: str | None, size: str | None, region: str | None, problem
     elif scale is not None:
         try:
             chosen = Scale.parse(scale)
+            OutputSize.of(chosen)
         except ValueError as error:
-            problems.append(f"--scale {scale}: {error}")
+            problems.append(f"--scale {_short(scale)}: {str(error).removeprefix('scale: ')}")
     elif size is not None:
         try:
             width, height = (_side(side) for side in size.lower().split("x"))
             OutputSize.of(width=width, height=height)
         except ValueError:
-            problems.append(f"--size {size}: expected WxH, Wx or xH in pixels, such as 1920x1080, 1000x or x600")
+            problems.append(
+                f"--size {_short(size)}: expected WxH, Wx or xH in pixels, such as 1920x1080, 1000x or x600, "
+                f"and sides of 1 to 2147483647 pixels{comma_advice(size)}"
+            )
     if region is not None:
         try:
             part = OutputSize.of(1, region=[float(number) for number in region.split(",")]).region
         except ValueError:
             problems.append(
-                f"--region {region}: expected TOP,LEFT,BOTTOM,RIGHT in input pixels, TOP < BOTTOM and LEFT < RIGHT"
+                f"--region {_short(region)}: expected TOP,LEFT,BOTTOM,RIGHT in input pixels, 0 <= TOP < BOTTOM and "
+                f"0 <= LEFT < RIGHT{comma_advice(region) if region.count(',') > 3 else ''}"
             )
     return OutputSize(chosen, width, height, part)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _side(text: str) -> int | None:
@@ -53,10 +71,12 @@ def _side(text: str) -> int | None:
 
 def memory_limit(text: str | None, problems: list[str]) -> int | None:
     """The value of --memory in bytes; None if it is not given."""
+    if text is None:
+        return None
     try:
-        return None if text is None else memory_bytes(text)
+        return memory_bytes(text)
     except ValueError as error:
-        problems.append(f"--memory {text}: {error}")
+        problems.append(f"--memory {_short(text)}: {error}")
         return None
 
 
@@ -69,57 +89,112 @@ def share(problems: list[str]) -> tuple[int, int]:
     return 0, 1
 
 
-def jobs(
-    inputs: tuple[str, ...], output: Path | None, out_dir: Path | None, format: str | None, problems: list[str]
-) -> list[Job]:
-    """Every input file with its output file, sorted.
+def decimal_comma_note(scale: str | None) -> str:
+    """A sentence if a scale may be one number with a decimal comma, and is read as two; else nothing."""
+    if scale is None or not re.fullmatch(r"\s*\d+,\d+\s*", scale):
+        return ""
+    vertical, horizontal = scale.strip().split(",")
+    return (
+        f"--scale {scale}: the height is multiplied by {vertical} and the width by {horizontal}; if a decimal comma is "
+        f"meant, write {vertical}.{horizontal}"
+    )
 
-    Inputs that match no file, and inputs that share an output, are added to ``problems``.
-    """
-    found: dict[Path, Path] = {}  # file -> its name below the output folder
-    for text in inputs:
-        listed = list(_listed(Path(text), text))
-        if not listed:
-            kind = "no image in this folder" if Path(text).is_dir() else "no such file, and no file of this pattern"
-            problems.append(f"{text}: {kind}")
-        found.update(listed)
-    if output is not None:
-        if len(found) > 1:
-            problems.append(f"-o {output}: expected one input image, got {len(found)}; use --out-dir")
-        return [Job(source, output) for source in found]
-    if out_dir is None:
+
+def format_problems(output: Path | None, format: str | None) -> list[str]:
+    """What is wrong with --format, by itself or beside the name of -o."""
+    if format is None:
         return []
-    jobs = [Job(source, out_dir / name.with_suffix(_suffix(name, format))) for source, name in sorted(found.items())]
+    if format not in WRITABLE:
+        return [f"--format {format}: expected one of {', '.join(WRITABLE)}"]
+    suffix = "" if output is None else output.suffix.lower()
+    wanted = WRITABLE[format].suffixes
+    known = {*WRITABLE_SUFFIXES, *(suffix for suffixes in READ_SUFFIXES.values() for suffix in suffixes)}
+    fitting = {*wanted, *READ_SUFFIXES.get(WRITABLE[format].name.upper(), ())}
+    if output is None or suffix not in known - fitting:
+        return []
+    return [
+        f"-o {output}: --format {format} does not go with the suffix {suffix}; name the file "
+        f"{output.with_suffix(wanted[0]).name}, or leave --format out"
+    ]
+
+
+def jobs(
+    inputs: tuple[str, ...],
+    output: Path | None,
+    out_dir: Path | None,
+    format: str | None,
+    protected: dict[str, Path],
+    stand_ins: StandIns,
+    problems: list[str],
+) -> tuple[list[Job], list[Found]]:
+    """Every input file with its output file, sorted, and what was found for each INPUT.
+
+    ``protected`` holds further files that no output may replace, by what messages call them. Inputs that match no
+    file, inputs that share an output, and outputs that would replace an input are added to ``problems``.
+    """
+    listed = [find(text, output, out_dir, problems) for text in dict.fromkeys(inputs) if not is_standard_input(text)]
+    files = {file: name for found in listed for file, name in found.files}
+    if any(map(is_standard_input, inputs)):
+        files[stand_ins.source] = Path("stdin")
+    names = {stand_ins.source: "standard input", stand_ins.target: "standard output"}
+    to_stdout = str(output) == "-"
+    if output is not None:
+        if len(files) > 1:
+            problems.append(f"-o {output}: expected one input image, got {len(files)}; use --out-dir")
+        target = stand_ins.target if to_stdout else output
+        chosen = [(source, target) for source in files]
+    elif out_dir is not None:
+        targets = {source: out_dir / name.with_suffix(_suffix(name, format)) for source, name in files.items()}
+        chosen = _without_repetitions(sorted(targets.items()))
+    else:
+        chosen = []
+    found_jobs = [
+        Job(source, target, names.get(source, str(source)), names.get(target, str(target))) for source, target in chosen
+    ]
+    if not to_stdout:
+        problems += place_problems(output, out_dir)
+    problems += _shared(found_jobs)
+    problems += replaced_problems([(job.source, job.target) for job in found_jobs], protected)
+    return found_jobs, listed
+
+
+def _without_repetitions(chosen: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """Without inputs that are the same file by another name, with the same output."""
+    kept = {(file_key(source) or source, target): (source, target) for source, target in reversed(chosen)}
+    return sorted(kept.values())
+
+
+def _shared(jobs: list[Job]) -> list[str]:
     by_target: dict[Path, list[Path]] = {}
     for job in jobs:
         by_target.setdefault(job.target, []).append(job.source)
-    problems += [
+    return [
         f"{target}: is the output of {' and of '.join(map(str, sources))}; render them in separate runs"
         for target, sources in by_target.items()
         if len(sources) > 1
     ]
-    problems += [
-        f"{job.source}: its output would replace it; use another --out-dir"
-        for job in jobs
-        if job.target.absolute() == job.source.absolute()
-    ]
-    return jobs
-
-
-def _listed(path: Path, pattern: str) -> Iterator[tuple[Path, Path]]:
-    if path.is_dir():
-        for file in path.rglob("*"):
-            if file.suffix.lower() in READABLE_SUFFIXES and file.is_file() and not file.name.startswith("."):
-                yield file, file.relative_to(path)
-    elif path.exists():
-        yield path, Path(path.name)
-    else:
-        yield from (
-            (Path(file), Path(Path(file).name)) for file in glob.glob(pattern, recursive=True) if Path(file).is_file()
-        )
 
 
 def _suffix(name: Path, format: str | None) -> str:
+    suffix = name.suffix.lower()
     if format is not None:
         return f".{format}"
-    return name.suffix if name.suffix.lower() in WRITABLE_SUFFIXES else ".png"
+    if suffix in WRITABLE_SUFFIXES:
+        return name.suffix
+    same = (kind.suffixes[0] for kind in WRITABLE.values() if suffix in READ_SUFFIXES.get(kind.name.upper(), ()))
+    return next(same, ".png")
+
+
+def problems_of(error: UserError | OSError, job: Job) -> list[str]:
+    """What went wrong with a file, in messages that begin with the name of the input."""
+    if isinstance(error, OSError):
+        place = "" if error.filename in (None, str(job.source)) else f"{error.filename}: "
+        lines = [f"{job.source_name}: {place}{error.strerror or error}"]
+    else:
+        # ``error.problems`` are on one line each, and so have to be the names that are looked for.
+        names = {one_line(str(job.source)): job.source_name, one_line(str(job.target)): job.target_name}
+        lines = list(error.problems)
+        for name, shown in names.items():
+            lines = [line.replace(name, one_line(shown)) for line in lines]
+    source = one_line(job.source_name)
+    return [line if source in line else f"{source}: {line}" for line in lines]

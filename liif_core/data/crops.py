@@ -5,7 +5,9 @@ on the number of workers nor on where a run was interrupted.
 """
 
 import multiprocessing
+import re
 import signal
+import threading
 from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
@@ -21,6 +23,12 @@ from liif_core.experiment.schema import PairedFoldersSource, TrainingData
 from liif_core.model.device import moved
 from liif_core.model.geometry import cell_of, pixel_centers
 from liif_core.sizes import Scale, Size
+
+# What torch says where a worker process was killed, or where memory, /dev/shm or the number of open files ran out.
+_NO_ROOM = (
+    r"(?i)worker.*(killed|exited unexpectedly)|shared memory|/torch_|No space left|allocate memory|Bus error|ancdata"
+    r"|Too many open files|unable to (open|write|mmap|resize)"
+)
 
 
 class Images(Protocol):
@@ -103,10 +111,14 @@ class CropDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
         epoch, index = at
         rng = np.random.default_rng([self.seed, epoch, index])
-        # Five numbers, the last not 0, give an independent stream: numpy pads with zeros.
-        own, changes, other = (np.random.default_rng([self.seed, epoch, index, 0, stream]) for stream in (2, 3, 4))
+
+        def stream(number: int) -> np.random.Generator:
+            """An independent one: of five numbers the last is not 0, and numpy pads with zeros."""
+            return np.random.default_rng([self.seed, epoch, index, 0, number])
+
         i = index % len(self.images.names)
         image = self.images.image(i)
+        changes = stream(3)
         shrunk, share = changes.random(2)
         share = share if shrunk < 0.5 else 0.0
         channels = changes.permutation(image.shape[2]) if self.data.channel_shuffle else slice(None)
@@ -114,13 +126,13 @@ class CropDataset(Dataset[dict[str, Any]]):
             low, high = (part[..., channels] for part in self._paired(i, image, rng))
         else:
             high = self._made(image, share, rng)[..., channels]
-            low = self.degrade(high, (self.data.patch, self.data.patch), own)
+            low = self.degrade(high, (self.data.patch, self.data.patch), stream(2))
         flips = rng.random(3) < 0.5
         side = high.shape[0]
         pixels = rng.choice(side * side, self.data.queries, replace=False)
         patches = {"image": low}
         if self.unlabelled:
-            patches["unlabelled"] = _crop(image, self.data.patch, other)[..., channels]
+            patches["unlabelled"] = _crop(image, self.data.patch, stream(4))[..., channels]
         if self.data.augment:
             patches = {name: _augmented(patch, flips) for name, patch in patches.items()}
             high = _augmented(high, flips)
@@ -209,7 +221,7 @@ def batches(
             generator=torch.Generator(),  # a DataLoader draws from it, which must not affect the run's own
             pin_memory=cuda,
         )
-        loaded = iter(loader)
+        loaded = _loaded(loader, workers)
     try:
         for samples in loaded:
             if isinstance(samples, UserError):
@@ -217,6 +229,38 @@ def batches(
             yield samples if device is None else {name: _sent(value, device) for name, value in samples.items()}
     finally:
         del loaded  # this ends its workers
+
+
+def _loaded(loader: "DataLoader[Any]", workers: int) -> Iterator[dict[str, torch.Tensor] | UserError]:
+    """What worker processes load. Raises UserError where the system ends one, or has no memory or files for them."""
+    try:
+        yield from _quietly_iterated(loader)
+    except (RuntimeError, OSError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not re.search(_NO_ROOM, str(error)):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1 if lines[0].startswith("Caught ") else 0]  # else it begins with a worker's traceback
+        raise UserError(
+            f"train.workers = {workers}: loading training data failed: {reason[:200]}; a process that loads data is "
+            "ended by the system when memory or /dev/shm runs out: use fewer train.workers (0: none), a smaller "
+            "train.batch_size, or give it more memory or a larger /dev/shm (docker run --shm-size), and --resume"
+        ) from None
+
+
+def _quietly_iterated(loader: "DataLoader[Any]") -> Iterator[Any]:
+    """An iterator of a loader, which notices by itself, within seconds, that a worker process has ended.
+
+    torch also raises that from a signal handler: anywhere, in the middle of an optimizer step for instance. The handler
+    is taken away, so that the weights stay whole.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        if before is not None:  # None: set by another language
+            signal.signal(signal.SIGCHLD, before)
 
 
 class _Parts(Dataset[dict[str, torch.Tensor] | UserError]):
@@ -240,6 +284,8 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)  # one core per worker
     # Ctrl-C goes to every process of a terminal; the main one decides, and uses its batches until it stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # as does the end of the terminal
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -16,9 +16,12 @@ from liif_core.images import MAX_PIXELS, READABLE_SUFFIXES, UNREAD_SUFFIXES, Hea
 from liif_core.sizes import Size
 
 CHANNELS = (1, 3)  # gray, RGB
-_MODES = ("1", "L", "P", "RGB")
+_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")  # of those with alpha, opaque images only
 _AT_ONCE = 8  # images decoded before the next are begun, which bounds what is in memory
 _NOT_IMAGES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF")  # other formats whose suffixes Pillow lists
+
+
+Stamp = tuple[int, int]  # when a file was changed last, in ns, and its bytes
 
 
 @frozen
@@ -28,7 +31,8 @@ class Decoded:
     sizes: dict[Path, Size] = Factory(dict)
     digests: dict[Path, str] = Factory(dict)  # sha256 of the pixels
     held: dict[Path, np.ndarray] = Factory(dict)  # (h, w, channels) uint8
-    problems: list[str] = Factory(list)
+    stamps: dict[Path, Stamp] = Factory(dict)
+    problems: dict[Path, tuple[str, ...]] = Factory(dict)
 
 
 def image_suffixes() -> set[str]:
@@ -48,14 +52,20 @@ def image_suffixes() -> set[str]:
 def decode(path: Path, channels: int) -> np.ndarray:
     """(h, w, channels) uint8, upright; channels is 1 (gray) or 3 (RGB).
 
-    Black and white, gray, RGB and palette images are converted to that; gray is the luma of ITU-R 601. Raises
-    UserError for a file that ``read_image`` refuses, for one that has transparency, and for one of another mode.
+    Black and white, gray, RGB and palette images are converted to that; gray is the luma of ITU-R 601. Alpha that is
+    opaque everywhere is dropped. Raises UserError for a file that ``read_image`` refuses, for one that has
+    transparency, and for one of another mode.
     """
     try:
-        color = read_image(path, MAX_PIXELS, _check).color
+        picture = read_image(path, MAX_PIXELS, _check)
     except TooManyPixels as error:
         found = error.problems[0].partition(" that are read")[0]
         raise UserError(f"{found} that images for training may have; cut it into parts") from None
+    if picture.alpha is not None and picture.alpha.min() < 255:
+        raise UserError(
+            f"{path}: transparent (mode {picture.mode}), expected 8-bit gray or RGB; put it on a background"
+        )
+    color = picture.color
     if color.shape[2] == channels:
         return color
     if channels == 3:
@@ -65,24 +75,35 @@ def decode(path: Path, channels: int) -> np.ndarray:
 
 def _check(header: Header) -> None:
     """Raises UserError where an image is not one for training and evaluation."""
-    if header.alpha:
-        raise UserError(
-            f"{header.path}: transparent (mode {header.mode}), expected 8-bit gray or RGB; put it on a background"
-        )
     if header.depth != "uint8" or header.mode not in _MODES:
         raise UserError(f"{header.path}: mode {header.mode}, expected 8-bit gray or RGB; convert it, or leave it out")
+
+
+def stamp(path: Path) -> Stamp:
+    """What shows that a file was changed or replaced; (0, 0) for one that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+def sha256(pixels: np.ndarray) -> str:
+    """SHA-256 of an image's pixels."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 def decode_all(files: Sequence[Path], channels: int, budget: float) -> Decoded:
     """Decode every file once, several at a time; keep arrays, in order, while they fit in ``budget`` bytes."""
     found = Decoded()
 
-    def look(path: Path) -> tuple[np.ndarray, str] | UserError:
+    def look(path: Path) -> tuple[np.ndarray, str, Stamp] | UserError:
         try:
+            before = stamp(path)
             pixels = decode(path, channels)
         except UserError as error:
             return error
-        return pixels, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+        return pixels, sha256(pixels), before
 
     with (
         ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1)) as pool,
@@ -93,9 +114,9 @@ def decode_all(files: Sequence[Path], channels: int, budget: float) -> Decoded:
             for path, result in zip(part, pool.map(look, part)):
                 bar.update()
                 if isinstance(result, UserError):
-                    found.problems.extend(result.problems)
+                    found.problems[path] = result.problems
                     continue
-                pixels, found.digests[path] = result
+                pixels, found.digests[path], found.stamps[path] = result
                 found.sizes[path] = pixels.shape[0], pixels.shape[1]
                 if pixels.nbytes <= budget and path not in found.held:
                     found.held[path] = pixels

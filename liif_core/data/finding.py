@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,10 @@ class MissingData(UserError):
     """There are no images where they were expected. The message says which, where, and how to get them."""
 
 
+class LeftOut(UserWarning):
+    """Something in a folder of images is not used."""
+
+
 @frozen
 class Entry:
     """One image as found, not yet opened."""
@@ -44,7 +49,7 @@ def _folder(source: FolderSource) -> tuple[list[Entry], list[str]]:
     problems: list[str] = []
     _require("put the images there, at any depth, or name another folder", source.path)
     found = _find(source.path, problems)
-    return [Entry(name, path) for name, path in found.items()][: source.limit], problems
+    return [Entry(_in_utf8(name), path) for name, path in found.items()][: source.limit], problems
 
 
 def _paired_folders(source: PairedFoldersSource) -> tuple[list[Entry], list[str]]:
@@ -134,18 +139,57 @@ def _filled(folder: Path) -> bool:
 
 
 def _find(folder: Path, problems: list[str], recursive: bool = True) -> dict[str, Path]:
-    """The images in a folder by their paths relative to it, sorted; hidden files and folders are left out."""
-    known, errors = image_suffixes(), list[OSError]()
+    """The images in a folder by their paths relative to it, sorted; hidden files and folders are left out.
+
+    Links to folders are followed, to each folder once, and not to one that holds this one.
+    """
+    known, count = image_suffixes(), len(problems)
     found: dict[str, Path] = {}
-    for root, folders, files in os.walk(folder, onerror=errors.append):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        for path in (Path(root, name) for name in files if not name.startswith(".")):
-            if path.suffix.lower() in known:
+    above = {_identity(parent) for parent in folder.resolve().parents if os.path.exists(parent)}
+    seen: set[tuple[int, int]] = set()
+    here, links = [folder], list[Path]()
+    while here or links:
+        current = here.pop() if here else links.pop(0)  # folders before links, so that names do not depend on links
+        try:
+            identity = _identity(current)
+            if identity in seen:
+                continue
+            if identity in above:
+                warnings.warn(f"{current}: left out: a link to a folder that it is in itself", LeftOut, stacklevel=2)
+                continue
+            seen.add(identity)
+            with os.scandir(current) as entries:
+                inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            problems.append(f"{current}: cannot be read ({error.strerror})")
+            continue
+        for entry in inside:
+            path = current / entry.name
+            if _is_folder(entry):
+                if recursive:
+                    (links if entry.is_symlink() else here).append(path)
+            elif path.suffix.lower() in known:
                 found[path.relative_to(folder).as_posix()] = path
-    problems += [f"{error.filename}: cannot be read ({error.strerror})" for error in errors]
-    if not found and not errors:
+    if not found and len(problems) == count:
         problems.append(f"{folder}: no image in it; expected files such as .png, .jpg or .webp")
     return dict(sorted(found.items()))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for instance
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _in_utf8(name: str) -> str:
+    """A name for reports, in which bytes that are no UTF-8 are written as \\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _stem(name: str) -> str:
@@ -166,12 +210,12 @@ def _matched(
         if len(hr) != len(lr):
             if hr and lr:
                 problems.append(f"{folder}: {len(lr)} LR images for {len(hr)} HR images; expected one for each")
-            unmatched += [Entry(path.name, path) for path in lr.values() if path not in column]
+            unmatched += [Entry(_in_utf8(path.name), path) for path in lr.values() if path not in column]
         elif len(set(column) - {None}) < len(hr):
             column = list(lr.values())
         columns.append((scale, column))
     entries = [
-        Entry(name, path, tuple((scale, low) for scale, column in columns if (low := column[i]) is not None))
+        Entry(_in_utf8(name), path, tuple((scale, low) for scale, column in columns if (low := column[i]) is not None))
         for i, (name, path) in enumerate(hr.items())
     ]
     return entries[:limit] + unmatched  # unmatched ones are only checked: there is a problem already

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from attrs import field, frozen
 
-from liif_core.data.decoding import CHANNELS, Decoded, decode, decode_all
+from liif_core.data.decoding import CHANNELS, Decoded, Stamp, decode, decode_all, sha256, stamp
 from liif_core.data.finding import Entry, MissingData, find
 from liif_core.errors import UserError
 from liif_core.experiment.schema import PairedFoldersSource, Source
@@ -15,7 +15,9 @@ from liif_core.sizes import Scale, Size, format_size, low_resolution_size, scale
 
 __all__ = ["ImageSet", "MissingData", "open_images"]
 
-_NAMED = 20  # problems named one by one
+
+class BadImages(UserError):
+    """Images that cannot be used, and nothing else that is wrong."""
 
 
 @frozen
@@ -43,12 +45,15 @@ class ImageSet:
     _paths: tuple[Path, ...] = field(repr=False)
     _low: tuple[tuple[_Low, ...], ...] = field(repr=False)
     _held: Mapping[Path, np.ndarray] = field(repr=False)
+    _digests: Mapping[Path, str] = field(repr=False)
+    _stamps: Mapping[Path, Stamp] = field(repr=False)
+    left_out: tuple[str, ...] = ()  # a line for each image that ``skip_bad`` left out
 
     def __len__(self) -> int:
         return len(self.names)
 
     def image(self, i: int) -> np.ndarray:
-        """The (HR) image. Raises UserError if its file can no longer be read."""
+        """The (HR) image. Raises UserError if its file can no longer be read, or was replaced."""
         return self._read(self._paths[i])
 
     def low_resolution(self, i: int, scale: Scale) -> np.ndarray | None:
@@ -64,15 +69,32 @@ class ImageSet:
         return None
 
     def _read(self, path: Path) -> np.ndarray:
-        return self._held[path] if path in self._held else decode(path, self._channels)
+        if path in self._held:
+            return self._held[path]
+        before = stamp(path)
+        pixels = decode(path, self._channels)
+        if before != self._stamps[path] and sha256(pixels) != self._digests[path]:
+            raise UserError(f"{path}: was changed or replaced while it was in use; put it back, or start again")
+        return pixels
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines about images that were left out, for the user."""
+        count = len(self.left_out)
+        head = f"data.skip_bad: {count:,} of {count + len(self):,} images are left out:"
+        return [head, *(f"    {line}" for line in self.left_out)] if count else []
 
 
-def open_images(source: Source, channels: int = 3, memory_gb: float = 4.0, smallest: int = 1) -> ImageSet:
+def open_images(
+    source: Source, channels: int = 3, memory_gb: float = 4.0, smallest: int = 1, skip_bad: bool = False
+) -> ImageSet:
     """Find the images of ``source``, and decode each once, so that all problems are found at the start.
 
     ``channels``: 1 (gray) or 3 (RGB), to which 8-bit gray, RGB, palette and black-and-white images are converted.
     ``memory_gb``: decoded images are kept, in order, as long as they fit; the others are read again for each use.
     ``smallest``: the smallest side that an image may have, in pixels; of paired folders, that an LR image may have.
+    ``skip_bad``: leave out images, and pairs, that cannot be read, are of another kind, too small, or do not match;
+    ``ImageSet.left_out`` then says which and why.
 
     Raises MissingData if there are no such files, and UserError, with all problems at once, for files that cannot be
     read or are of another kind, images that are too small, empty folders and pairs that do not match.
@@ -82,29 +104,36 @@ def open_images(source: Source, channels: int = 3, memory_gb: float = 4.0, small
     entries, problems = find(source)
     files = [path for entry in entries for path in (entry.path, *(low for _, low in entry.low))]
     read = decode_all(files, channels, memory_gb * 1e9)
-    problems += read.problems
     paired = isinstance(source, PairedFoldersSource)
-    lows = [_given(entry, read.sizes, problems) for entry in entries]
-    for entry, low in zip(entries, lows):
+    good: list[tuple[Entry, tuple[_Low, ...]]] = []
+    bad: list[str] = []
+    for entry in entries:
+        wrong = [line for path in (entry.path, *(p for _, p in entry.low)) for line in read.problems.get(path, ())]
+        low = _given(entry, read.sizes, wrong)
         for path in [given.path for given in low] if paired and low else [entry.path]:
             if path in read.sizes and min(read.sizes[path]) < smallest:
-                problems.append(
+                wrong.append(
                     f"{path}: {format_size(read.sizes[path])} pixels are too few for crops of up to {smallest} "
                     "(data.patch, times the highest data.scale for HR images); leave it out, or use smaller crops"
                 )
-    if problems:
-        more = len(problems) - _NAMED
-        raise UserError(*problems[:_NAMED], *([f"... and {more} more problems"] if more > 0 else []))
-    whole = [_whole_scale(read.sizes[entry.path], low[0].size) for entry, low in zip(entries, lows)] if paired else []
+        bad += wrong
+        if not wrong:
+            good.append((entry, low))
+    if problems or (bad and not (skip_bad and good)):
+        raise (BadImages if bad and not problems else UserError)(*problems, *bad)
+    whole = [_whole_scale(read.sizes[entry.path], low[0].size) for entry, low in good] if paired else []
     return ImageSet(
-        names=tuple(entry.name for entry in entries),
-        sizes=tuple(read.sizes[entry.path] for entry in entries),
+        names=tuple(entry.name for entry, _ in good),
+        sizes=tuple(read.sizes[entry.path] for entry, _ in good),
         pair_scales=tuple(whole),
-        fingerprint=_fingerprint(entries, read),
+        fingerprint=_fingerprint([entry for entry, _ in good], read),
         channels=channels,
-        paths=tuple(entry.path for entry in entries),
-        low=tuple(lows),
+        paths=tuple(entry.path for entry, _ in good),
+        low=tuple(low for _, low in good),
         held=read.held,
+        digests=read.digests,
+        stamps=read.stamps,
+        left_out=tuple(bad),
     )
 
 
@@ -140,5 +169,6 @@ def _fingerprint(entries: Sequence[Entry], read: Decoded) -> str:
     for entry in entries:
         for path in (entry.path, *(low for _, low in entry.low)):
             name = entry.name if path == entry.path else path.name
-            total.update(f"{name}\0{read.sizes[path]}\0{read.digests[path]}\n".encode())
+            line = f"{name}\0{read.sizes[path]}\0{read.digests[path]}\n"
+            total.update(line.encode(errors="surrogateescape"))  # file names may hold bytes that are no UTF-8
     return total.hexdigest()

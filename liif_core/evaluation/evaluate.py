@@ -3,7 +3,8 @@
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -26,6 +27,10 @@ from liif_core.model.device import autocast, moved
 from liif_core.sizes import Scale, Size, low_resolution_size, scaled_size
 
 _SHOWN = 20  # problems of a dataset named one by one
+
+
+class NotWritten(UserWarning):
+    """A picture beside the results could not be written."""
 
 
 @frozen
@@ -60,7 +65,8 @@ def evaluate_sets(
             model, images, spec.name, spec.scales, spec.protocol, device=device, precision=precision, ssim=spec.ssim,
             progress=progress, picture=out_dir and out_dir / link, picture_scale=shown,
         )  # fmt: skip
-        scores += [attrs.evolve(score, picture=link) if out_dir and score.scale == shown else score for score in found]
+        there = out_dir is not None and (out_dir / link).exists()
+        scores += [attrs.evolve(score, picture=link) if there and score.scale == shown else score for score in found]
     return scores
 
 
@@ -79,7 +85,7 @@ def open_sets(
             if stems.count(stem) > 1:
                 raise UserError(f"evaluate: {spec.name!r}: each set needs a name of its own, in letters and digits")
             images = open_images(spec.images, channels=channels)
-            _check(images, spec.name, channels, spec.scales, spec.protocol, spec.ssim)
+            check_set(images, spec.name, channels, spec.scales, spec.protocol, spec.ssim)
             opened.append((spec, images))
         except MissingData as missing:
             skipped.append((spec.name, "; ".join(missing.problems)))
@@ -103,6 +109,7 @@ def evaluate_set(
     progress: bool = True,
     picture: Path | None = None,
     picture_scale: Scale | None = None,
+    before_picture: Callable[[Sequence[Score]], None] | None = None,
 ) -> list[Score]:
     """One dataset: a score for each scale, in their order. ``name`` is what reports and messages call it.
 
@@ -111,19 +118,21 @@ def evaluate_set(
     and is put in evaluation mode.
 
     ``picture``: where to write a comparison picture, of the image that bicubic has the lowest PSNR for, at
-    ``picture_scale``, one of ``scales``; by default the one nearest to 4.
+    ``picture_scale``, one of ``scales``; by default the one nearest to 4. ``before_picture`` is called with the scores
+    before it is written. Where that fails, a warning (NotWritten) says so.
 
     Raises UserError, before anything is computed, for images too small for a scale and protocol and for LR images of
     another scale; and later for a model whose output is not finite.
     """
     scales = list(dict.fromkeys(scales))
     picture_scale = picture_scale or _usual_scale(scales)
-    _check(images, name, model.channels, scales, protocol, ssim)
+    check_set(images, name, model.channels, scales, protocol, ssim)
     model.eval()
     measured: dict[Scale, list[_Measured]] = {scale: [] for scale in scales}
     shown = None
     total = len(images.names) * len(scales)
-    with tqdm(total=total, desc=name, unit="image", disable=not progress, file=sys.stderr) as bar:
+    pause = 0.1 if sys.stderr.isatty() else 30  # a log file wants few lines
+    with tqdm(total=total, desc=name, unit="image", disable=not progress, file=sys.stderr, mininterval=pause) as bar:
         for i, image_name in enumerate(images.names):
             for scale, low, target, given in _pairs(images, i, scales):
                 size = target.shape[:2]
@@ -137,11 +146,17 @@ def evaluate_set(
                 if wanted and (shown is None or result.bicubic_psnr < shown[1].bicubic_psnr):
                     shown = (views[0], views[1], prediction, views[2]), result
                 bar.update()
+    scores = [_score(name, protocol, scale, images.names, measured[scale]) for scale in scales]
+    if before_picture is not None:
+        before_picture(scores)
     if shown is not None and picture is not None:
         pictured, result = shown
-        with replacing(picture) as temporary:
-            comparison_picture(*pictured, decibels=(result.bicubic_psnr, result.psnr)).save(temporary)
-    return [_score(name, protocol, scale, images.names, measured[scale]) for scale in scales]
+        try:
+            with replacing(picture) as temporary:
+                comparison_picture(*pictured, decibels=(result.bicubic_psnr, result.psnr)).save(temporary)
+        except OSError as error:
+            warnings.warn(f"{picture}: cannot be written: {error.strerror or error}", NotWritten, stacklevel=2)
+    return scores
 
 
 def _pairs(images: Images, i: int, scales: Sequence[Scale]) -> Iterator[tuple[Scale, np.ndarray, np.ndarray, bool]]:
@@ -155,7 +170,7 @@ def _pairs(images: Images, i: int, scales: Sequence[Scale]) -> Iterator[tuple[Sc
         yield scale, bicubic(target, size) if low is None else low, target, low is not None
 
 
-def _check(images: Images, name: str, channels: int, scales: Sequence[Scale], protocol: str, ssim: bool) -> None:
+def check_set(images: Images, name: str, channels: int, scales: Sequence[Scale], protocol: str, ssim: bool) -> None:
     """Raises UserError with a line for every image and scale that cannot be evaluated."""
     if ssim:
         metrics.need_ssim()

@@ -57,8 +57,11 @@ def need_ssim() -> Callable[..., Any]:
     """scikit-image's structural_similarity. Raises UserError where it is not installed."""
     try:
         from skimage.metrics import structural_similarity
-    except ImportError:
+    except ModuleNotFoundError:
         raise UserError("ssim: needs scikit-image, which is not installed: pip install 'liif-core[ssim]'") from None
+    except Exception as error:  # a broken installation raises anything
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"ssim: scikit-image is installed and does not work ({what}); install it again") from None
     return structural_similarity
 
 

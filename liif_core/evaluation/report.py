@@ -52,6 +52,7 @@ class Report:
     note: str = ""  # put at the top, such as what these numbers cannot be compared with
     profile: str = ""
     skipped: Sequence[tuple[str, str]] = ()  # dataset, and why it was not evaluated
+    left_out: Sequence[str] = ()  # training images that were left out: which, and why
     model_fingerprint: str = ""  # SHA-256 of the weights
     data_fingerprints: Mapping[str, str] = {}  # by dataset
     versions: Mapping[str, str] = {}  # by distribution
@@ -74,6 +75,7 @@ def to_json(report: Report) -> str:
         "model": {"fingerprint": report.model_fingerprint, "parameters": report.parameters},
         "data": dict(report.data_fingerprints),
         "training": report.training,
+        "left_out": list(report.left_out),
         "trained": dict(report.trained),
         "device": report.device,
         "seconds": report.seconds,
@@ -94,12 +96,13 @@ def to_markdown(report: Report) -> str:
         parts.append(f"**{_line(report.note)}**")
     parts.append(scores_table(report.scores, report.name))
     if report.skipped:
-        parts.append("## Not evaluated")
-        parts.append("\n".join(f"- {_line(dataset)}: {_line(reason)}" for dataset, reason in report.skipped))
+        parts += ["## Not evaluated", "\n".join(f"- {_line(name)}: {_line(reason)}" for name, reason in report.skipped)]
     pictured = [score for score in report.scores if score.picture]
     if pictured:
         parts.append("## Pictures")
         parts += [f"{_line(s.dataset)}, {s.scale}:\n\n![{_line(s.dataset)}](<{s.picture}>)" for s in pictured]
+    if report.left_out:
+        parts += ["## Training images left out", "\n".join(f"- {_line(line)}" for line in report.left_out)]
     parts.append("## What was measured")
     parts.append("\n".join(f"- {name}: {_line(value)}" for name, value in _facts(report)))
     return "\n\n".join(parts) + "\n"

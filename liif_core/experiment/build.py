@@ -5,12 +5,22 @@ from typing import Any, get_args, get_type_hints
 import torch
 from torch import nn
 
-from liif_core.errors import UserError
+from liif_core.errors import UserError, cut
 from liif_core.experiment.schema import CompositionSpec, ModelSpec, WholeModelSpec
+from liif_core.model.blame import component_of
 from liif_core.model.composed import ComposedModel
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import eval_mode
-from liif_core.model.protocols import Conditioning, Decoder, Encoder, Features, GlobalDecoder, Sampling
+from liif_core.model.protocols import (
+    Conditioning,
+    Decoder,
+    Encoder,
+    Features,
+    GlobalDecoder,
+    LatentField,
+    Sampling,
+    Sites,
+)
 from liif_core.registry.changes import changes_after
 from liif_core.registry.components import Choice
 
@@ -43,6 +53,7 @@ def _whole(spec: WholeModelSpec) -> ContinuousModel:
     ]
     if problems:
         raise UserError(*problems)
+    model.component_names = {"": _where(spec.model)}
     return model
 
 
@@ -74,25 +85,88 @@ def _composed(spec: CompositionSpec) -> ComposedModel:
             f"model.conditioning: decoder {spec.decoder.use!r} needs {', '.join(map(repr, missing))} (given: {have}): "
             f'add [[model.conditioning]] use = "{missing[0]}"'
         )
-    return ComposedModel(
+    model = ComposedModel(
         encoder, features, sampling, conditioning, decoder, channels=spec.channels, residual=spec.residual
     )
+    parts = {name: getattr(spec, name) for name in ("encoder", "features", "sampling", "decoder")}
+    parts |= {f"conditioning.{i}": choice for i, choice in enumerate(spec.conditioning)}
+    model.component_names = {path: _where(choice) for path, choice in parts.items()}
+    return model
 
 
 def try_model(model: ContinuousModel) -> None:
-    """Render a few pixels of a small image on the CPU. Raises UserError where that fails."""
+    """Render a few pixels of a small image on the CPU. Raises UserError where that fails, or a part gives odd values.
+
+    The message names the component and its distribution.
+    """
     problem = "its parts do not work together" if isinstance(model, ComposedModel) else "it does not work"
+    image = torch.linspace(0, 1, model.channels * 20).view(1, model.channels, 4, 5)
+    handles = _watched(model) if isinstance(model, ComposedModel) else []
     with torch.no_grad(), eval_mode(model):  # the trial changes nothing, not even a running mean
         try:
-            picture = model.encode(torch.full((1, model.channels, 4, 5), 0.5))
-            colors = picture.render((6, 5))
-            points = picture.query(torch.zeros(1, 3, 2), torch.full((1, 1, 2), 0.4))
-            shapes = [(tuple(colors.shape), (1, model.channels, 6, 5)), (tuple(points.shape), (1, 3, model.channels))]
-        except Exception as error:  # of a plugin, or of two plugins that do not fit together
-            raise UserError(f"model: {problem}: {type(error).__name__}: {error}") from error
+            picture = model.encode(image)
+            rendered = [
+                (picture.render((6, 5)), (1, model.channels, 6, 5)),
+                (picture.query(torch.zeros(1, 3, 2), torch.full((1, 1, 2), 0.4)), (1, 3, model.channels)),
+            ]
+            shapes = [(tuple(colors.shape), expected) for colors, expected in rendered]
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # of a plugin, or of two plugins that do not fit together
+            component = component_of(model, error)
+            by = f" (in {component})" if component else ""
+            raise UserError(f"model: {problem}{by}: {type(error).__name__}: {cut(error, 1000)}") from error
+        finally:
+            for handle in handles:
+                handle.remove()
+    last = model.component_names.get("decoder", model.component_names.get("", ""))
+    by = f" (in {last})" if last else ""
     for found, expected in shapes:
         if found != expected:
-            raise UserError(f"model: {problem}: expected colors {expected}, got {found}")
+            raise UserError(f"model: {problem}{by}: expected colors {expected}, got {found}")
+    for colors, _ in rendered:
+        if colors.dtype != torch.float32:
+            raise UserError(f"model: {problem}{by}: expected colors in float32, got {colors.dtype}")
+        if not bool(colors.isfinite().all()):
+            raise UserError(f"model: {problem}{by}: it renders colors that are NaN or infinite")
+
+
+def _watched(model: ComposedModel) -> list[Any]:
+    """Checks what the parts of a model return while it renders. Returns handles, which remove the checks."""
+
+    def check(path: str, channels: int | None = None) -> Any:
+        where = f"{model.component_names.get(path, path)} breaks its contract"
+
+        def checked(module: nn.Module, inputs: Any, found: Any) -> None:
+            if not isinstance(found, torch.Tensor):
+                raise UserError(f"{where}: forward returned {type(found).__name__}; expected a tensor")
+            if found.dtype != torch.float32:
+                raise UserError(f"{where}: forward returned {found.dtype}; expected torch.float32")
+            if channels is not None and (found.ndim != 4 or found.shape[1] != channels):
+                raise UserError(f"{where}: forward returned {tuple(found.shape)}; expected (B, {channels}, h, w)")
+            if not bool(found.isfinite().all()):
+                raise UserError(f"{where}: forward returned values that are NaN or infinite")
+
+        return checked
+
+    def typed(path: str, expected: type) -> Any:
+        def checked(module: nn.Module, inputs: Any, found: Any) -> None:
+            if not isinstance(found, expected):
+                raise UserError(
+                    f"{model.component_names.get(path, path)} breaks its contract: forward returned "
+                    f"{type(found).__name__}; expected {expected.__name__}"
+                )
+
+        return checked
+
+    handles = [
+        model.encoder.register_forward_hook(check("encoder", model.encoder.out_channels)),
+        model.features.register_forward_hook(typed("features", LatentField)),
+        model.sampling.register_forward_hook(typed("sampling", Sites)),
+    ]
+    for i, part in enumerate(model.conditioning):
+        handles.append(part.register_forward_hook(check(f"conditioning.{i}")))
+    return handles
 
 
 def _where(choice: Choice) -> str:
@@ -115,7 +189,7 @@ def _is_whole(value: object, least: int) -> bool:
 def _built(choice: Choice, **sizes: Any) -> Any:
     try:
         return choice.build(**sizes)
-    except Exception as error:  # of a plugin
+    except (Exception, SystemExit) as error:  # of a plugin
         reason = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
         reasons = error.problems if isinstance(error, UserError) else [reason]
         raise UserError(*(f"{_where(choice)} could not be built: {each}" for each in reasons)) from error

@@ -1,5 +1,7 @@
 """TOML files as nested tables, and merging one into another, whatever the keys mean."""
 
+import codecs
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +24,31 @@ class Text(str):
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a file, with strings as ``Text``. Raises UserError for an unreadable or invalid file."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")  # Windows editors put a byte order mark first
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a TOML file: it is not UTF-8 text") from None
+        is_utf16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        kind = "it is UTF-16 text; save it as UTF-8" if is_utf16 else "it is not UTF-8 text"
+        raise UserError(f"{path}: not a TOML file: {kind}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if "\0" in text:
+        raise UserError(f"{path}: not a TOML file: it has NUL characters; if it is UTF-16 text, save it as UTF-8")
     try:
         tables: dict[str, Any] = _located(tomllib.loads(text), path.parent.absolute())
         return tables
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+        raise UserError(f"{path}: not valid TOML: {error}{_backslash(text, str(error))}") from None
+
+
+BACKSLASH = """in "...", a backslash begins an escape: write '...' or / in paths"""
+
+
+def _backslash(text: str, problem: str) -> str:
+    """What to do about the line that an error names, if a backslash in it is the trouble."""
+    place = re.search(r"at line (\d+)", problem)
+    line = text.split("\n")[int(place[1]) - 1 :][:1] if place else text.split("\n")[-1:]
+    return f"; {BACKSLASH}" if line and "\\" in line[0] else ""
 
 
 def _located(value: Any, folder: Path) -> Any:
@@ -85,7 +102,9 @@ def override(text: str, data: Mapping[str, Any]) -> dict[str, Any]:
         read = tomllib.loads(f"value = {value}")
         parsed = read["value"] if len(read) == 1 else value
         located = _located(parsed, Path.cwd())
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if value.lstrip()[:1] in ('"', "{", "[") and '"' in value and "\\" in value:
+            raise UserError(f"--set {text}: not valid TOML: {error}; {BACKSLASH}") from None
         located = _located(value, Path.cwd())
     tables: dict[str, Any] = _nested(steps, located, data, text)
     return tables

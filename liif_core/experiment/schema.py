@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from attrs import frozen
-from attrs.validators import ge, in_, min_len, optional
+from attrs.validators import and_, ge, in_, le, min_len, optional
 
 from liif_core.experiment.train_schema import SCHEDULES as SCHEDULES
 from liif_core.experiment.train_schema import Constant as Constant
@@ -131,7 +131,7 @@ class TrainingData:
     )
     patch: int = option("Side length of the low-resolution patches, in pixels.", 48, check=_at_least_one)
     queries: int = option("Number of pixels of each high-resolution crop that are queried.", 2304, check=_at_least_one)
-    repeat: int = option("Number of times that an epoch goes over the images.", 1, check=_at_least_one)
+    repeat: int = option("Number of times that an epoch goes over the images.", 1, check=and_(ge(1), le(10**6)))
     degradation: Choice | None = option(
         "The degradation that makes low-resolution patches; without it, Pillow's bicubic filter.",
         None,
@@ -144,6 +144,11 @@ class TrainingData:
         "each by a random factor, as far as the image is large enough. 1: none.",
         1.0,
         check=_at_least_one,
+    )
+    skip_bad: bool = option(
+        "Leave out training images that are broken, too small or of another kind, and say which; otherwise they are "
+        "an error.",
+        False,
     )
     memory_gb: float = option(
         "Memory for decoded images, in GB; images beyond it are read again when they are needed.",

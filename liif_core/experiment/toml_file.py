@@ -1,5 +1,6 @@
 """Experiment files: TOML -> Experiment, and back."""
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from liif_core.experiment.validation import structure
 from liif_core.experiment.values import describe
 from liif_core.registry.components import Choice, Registry
 from liif_core.sizes import Scale
+
+RESOLVED = "# A resolved experiment, written by liif-run"  # how the copy in a run folder begins
 
 
 @attrs.frozen
@@ -51,6 +54,7 @@ def read_experiment_file(path: str | Path) -> ExperimentFile:
     if parent is not None:
         if not isinstance(parent, str):
             raise UserError(f"{path}: extends: expected the path of a TOML file, got {describe(parent)}")
+        parent = os.path.expanduser(parent)
         inherited = read_toml(path.parent / parent)
         if "extends" in inherited:
             raise UserError(f"{path}: extends: {parent} extends another file itself; one level is allowed")
@@ -194,7 +198,7 @@ def resolved_toml(resolved: Resolved) -> str:
     for key, origin in sorted(resolved.origins.items()):
         by_origin.setdefault(origin, []).append(key)
     made = ", ".join(f"{name} {version}" for name, version in sorted(plugins_used(resolved.experiment).items()))
-    head = ["# A resolved experiment, written by liif-run. Values that are not listed below are defaults."]
+    head = [f"{RESOLVED}. Values that are not listed below are defaults."]
     head += [f"# plugins: {made}"]
     head += [f"# from {origin}: {', '.join(keys)}" for origin, keys in by_origin.items()]
     try:

@@ -38,6 +38,8 @@ class Optimizer:
     weight_decay: float = option("Weight decay.", 0.0, check=_not_negative)
 
     def __attrs_post_init__(self) -> None:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: expected two numbers of at least 0 and below 1, got {list(self.betas)}")
         if self.other_lr is not None and self.use != "muon":
             raise ValueError(f"other_lr: has no effect with use = {self.use!r}; remove it")
 
@@ -50,6 +52,10 @@ class MultiStep:
     gamma: float = option("Factor that the learning rate is multiplied by at each milestone.", 0.5, check=gt(0))
     warmup_steps: int = _warmup_steps()
     warmup_from: float | None = _warmup_from()
+
+    def __attrs_post_init__(self) -> None:
+        if any(milestone < 0 for milestone in self.milestones):
+            raise ValueError(f"milestones: expected numbers of epochs, 0 or more, got {list(self.milestones)}")
 
 
 @frozen
@@ -126,11 +132,11 @@ class StartSpec(TrainedModelSpec):
 class TrainSpec:
     """``[train]``: the optimization, and when checkpoints are written."""
 
-    epochs: int = option("Number of training epochs.", check=_at_least_one)
-    batch_size: int = option("Number of crops in each optimizer step.", 16, check=_at_least_one)
+    epochs: int = option("Number of training epochs.", check=and_(ge(1), le(10**9)))
+    batch_size: int = option("Number of crops in each optimizer step.", 16, check=and_(ge(1), le(10**6)))
     optimizer: Optimizer = option("The optimizer.", Optimizer())
     schedule: Schedule = option("The learning-rate schedule.", Constant())
-    seed: int = option("Random seed; every random draw of a run derives from it.", 0, check=_not_negative)
+    seed: int = option("Random seed; every random draw of a run derives from it.", 0, check=and_(ge(0), le(2**63 - 1)))
     ema: float | None = option(
         "Decay rate of a moving average of the weights, which is then validated and saved.",
         None,
@@ -144,7 +150,9 @@ class TrainSpec:
     )
     teacher: TeacherSpec | None = option("The teacher; without it, there is none.", None)
     accumulate: int = option("Number of parts that each batch is computed in, to save memory.", 1, check=_at_least_one)
-    workers: int = option("Number of processes that load data; 0 loads in the main process.", 0, check=_not_negative)
+    workers: int = option(
+        "Number of processes that load data; 0 loads in the main process.", 0, check=and_(ge(0), le(1024))
+    )
     checkpoint_every: int = option("Number of epochs between writes of the checkpoint 'last'.", 1, check=_at_least_one)
     keep_every: int | None = option(
         "Number of epochs between checkpoints that are kept; without it, only 'last' and 'best' are.",

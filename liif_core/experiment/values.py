@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from liif_core.errors import did_you_mean
+from liif_core.experiment.layers import BACKSLASH
 from liif_core.sizes import Scale
 
 
@@ -18,6 +19,15 @@ class Problem(ValueError):
         self.key = key
 
 
+# What \\t, \\n, ... in a path on Windows become.
+_ESCAPED = {
+    "a tab": "\t",
+    "a line end": "\n",
+    "a carriage return": "\r",
+    "a form feed": "\f",
+    "a backspace": "\b",
+    "an escape": "\x1b",
+}
 _EXPECTED = {
     bool: "true or false",
     int: "a whole number",
@@ -44,10 +54,19 @@ def exact(kind: type) -> Callable[[Any, Any], Any]:
         if kind in (str, Path) and isinstance(value, str):
             if "\0" in value:
                 raise Problem("must not contain a NUL character")
-            return str(value) if kind is str else Path(os.path.abspath(getattr(value, "folder", Path()) / value))
+            return str(value) if kind is str else _path(value)
         return value if type(value) is kind else refuse(value, _EXPECTED[kind])
 
     return hook
+
+
+def _path(value: str) -> Path:
+    """Absolute; ``~`` at the start is the home folder."""
+    path = Path(os.path.abspath(getattr(value, "folder", Path()) / os.path.expanduser(value)))
+    escaped = [name for name, character in _ESCAPED.items() if character in value]
+    if escaped and not os.path.exists(path):
+        raise Problem(f"no such file or folder, and it contains {' and '.join(escaped)}: {BACKSLASH}")
+    return path
 
 
 def refuse(value: Any, expected: str) -> typing.NoReturn:

@@ -1,11 +1,13 @@
 """Images: files read without loss and written band by band, Pillow images and numpy arrays."""
 
+from liif_core.images.account import Account
 from liif_core.images.arrays import fill_transparent, from_planes, to_planes
 from liif_core.images.formats import MAX_PIXELS, READABLE_SUFFIXES, UNREAD_SUFFIXES, WRITABLE, WRITABLE_SUFFIXES
 from liif_core.images.lossy import lossy_format
+from liif_core.images.nodata import mark_rows
 from liif_core.images.numpy_images import picture_from_array, picture_to_array
 from liif_core.images.opening import Opening, survey
-from liif_core.images.picture import Depth, Header, Metadata, Picture
+from liif_core.images.picture import Change, Depth, Header, Metadata, Picture
 from liif_core.images.pillow_images import picture_from_pillow, picture_to_pillow
 from liif_core.images.planning import check_output, needs_whole
 from liif_core.images.reading import TooManyPixels, header, read_image
@@ -19,6 +21,8 @@ __all__ = [
     "UNREAD_SUFFIXES",
     "WRITABLE",
     "WRITABLE_SUFFIXES",
+    "Account",
+    "Change",
     "Depth",
     "Encoding",
     "Header",
@@ -35,6 +39,7 @@ __all__ = [
     "from_planes",
     "header",
     "lossy_format",
+    "mark_rows",
     "needs_whole",
     "open_writer",
     "picture_from_array",

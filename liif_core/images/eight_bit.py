@@ -2,42 +2,46 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from attrs import evolve
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from liif_core.errors import UserError
-from liif_core.images import ifd, metadata
-from liif_core.images.formats import READ_SUFFIXES
-from liif_core.images.picture import Header, Metadata, Picture
+from liif_core.images import complaints, exif, ifd, jpeg_end, kinds, metadata, nodata
+from liif_core.images.picture import Change, Header, Metadata, Picture
 
-FORMATS = tuple(READ_SUFFIXES)
 _GRAY = {"1", "L", "LA", "La"}
 _COLOR = {"RGB", "RGBX", "RGBA", "RGBa", "P", "PA"}
+_PALETTES = ("P", "PA")
 _CONVERTED = {"CMYK", "YCbCr", "HSV", "LAB"}
 _OWN_PROFILE = {"CMYK", "LAB"}  # whose ICC profiles do not describe the RGB they become
+_ONE_AND_MORE = ("MPO", "HEIF")  # formats whose first picture is the main one
 MODES = _GRAY | _COLOR | _CONVERTED
 
 
-def look(path: Path, number: int = 0) -> Header:
+def look(path: Path, number: int = 0, frame: int | None = None) -> Header:
     """The header of a file that Pillow reads: of directory ``number`` in a TIFF, and of a 16-bit PNG as 8-bit.
 
-    Raises UserError for animations and modes that are not read.
+    ``frame`` is that of an animation, from 1; a frame after the first is decoded. Raises UserError for animations of
+    which no frame is chosen, frames that a file does not have, and modes that are not read.
     """
-    with Image.open(path, formats=FORMATS) as image:
-        frames = getattr(image, "n_frames", 1)
-        if image.format not in ("MPO", "TIFF") and frames > 1:
-            raise UserError(
-                f"{path}: an animated {image.format} ({frames} frames) is not read; "
-                "extract its frames to files of their own first"
+    with Image.open(path, formats=kinds.pillow_formats(path)) as image:
+        if image.format != "TIFF":
+            check_frame(
+                path, f"an animated {image.format}", "frame", _frames(image), frame, image.format in _ONE_AND_MORE
             )
-        if number:
+            if frame is not None and frame > 1:
+                image.seek(frame - 1)
+                image.load()  # frames are put on those before, which may change the mode
+        elif number:
             image.seek(number)
         _check_mode(path, image)
-        turned = image.format != "TIFF" and metadata.orientation(image) > 4  # Pillow gives a TIFF's size as seen
+        # Pillow gives a TIFF's size as seen, if a tag states the orientation.
+        applied = isinstance(image, TiffImagePlugin.TiffImageFile) and exif.ORIENTATION in image.tag_v2
+        turned = not applied and metadata.orientation(image) > 4
         return Header(
             path=path,
             format="JPEG" if image.format == "MPO" else str(image.format),
@@ -49,37 +53,79 @@ def look(path: Path, number: int = 0) -> Header:
         )
 
 
-def read(path: Path, bits: int = 8, number: int = 0, page: ifd.Directory | None = None) -> Picture:
+def check_frame(path: Path, what: str, part: str, count: int, frame: int | None, first: bool = False) -> None:
+    """Raises UserError for a file of several frames or pages of which none is chosen, and for one that is not there.
+
+    ``first`` says that of several the first is taken where none is chosen.
+    """
+    if frame is None and count > 1 and not first:
+        raise UserError(
+            f"{path}: {what} ({count} {part}s): only one {part} at a time is read; choose it with --frame N "
+            f"of liif upscale, from 1 to {count} (frame=N in Python), or save it as a file of its own"
+        )
+    if frame is not None and not 1 <= frame <= count:
+        has = f"it has {count} {part}s" if count > 1 else "it holds a single picture"
+        raise UserError(f"{path}: there is no frame {frame}: {has}")
+
+
+def _frames(image: ImageFile.ImageFile) -> int:
+    return int(getattr(image, "n_frames", 1))
+
+
+def read(
+    path: Path, bits: int = 8, number: int = 0, page: ifd.Directory | None = None, frame: int | None = None
+) -> Picture:
     """The picture in a file that Pillow reads; in a TIFF, that of directory ``number``, which ``page`` holds.
 
-    ``bits`` is the number of bits per sample of a PNG, see ``to_picture``.
+    ``bits`` is the number of bits per sample of a PNG, see ``to_picture``; ``frame`` that of an animation, see
+    ``look``.
     """
-    with opened(path, number, page) as (image, found, orientation):
-        return with_mpo_note(image, to_picture(image, found, orientation, bits))
+    with opened(path, number, page, frame) as (image, found, orientation, notes):
+        picture = to_picture(image, found, orientation, bits)
+    return evolve(picture, notes=(*notes, *picture.notes))
 
 
 @contextmanager
 def opened(
-    path: Path, number: int = 0, page: ifd.Directory | None = None
-) -> Iterator[tuple[ImageFile.ImageFile, Metadata, int]]:
-    """A file that Pillow has decoded, its metadata, and the orientation that is left to apply; see ``read``."""
-    with Image.open(path, formats=FORMATS) as image:
-        if number:
-            image.seek(number)
-        image.load()
+    path: Path, number: int = 0, page: ifd.Directory | None = None, frame: int | None = None
+) -> Iterator[tuple[Image.Image, Metadata, int, tuple[str, ...]]]:
+    """A file that Pillow has decoded, its metadata, the orientation that is left to apply, and notes; see ``read``."""
+    place = number if page is not None else (frame or 1) - 1
+    with Image.open(path, formats=kinds.pillow_formats(path)) as image:
+        if place:
+            image.seek(place)
+        if page is not None:  # Pillow turns a TIFF as it is loaded, and does not find all that XMP can say
+            image.getexif()[exif.ORIENTATION] = metadata.from_directory(page)[1]
+        try:
+            with complaints.printed() if complaints.prints(page) else nullcontext():
+                image.load()
+        except OSError:
+            whole = jpeg_end.completed(path) if image.format == "JPEG" else None
+            if whole is None:
+                raise
+            with Image.open(whole, formats=("JPEG",)) as again:
+                again.load()
+                yield again, *metadata.from_pillow(again, path=path), (jpeg_end.NOTE,)
+                return
+        notes = (*_one_of_several(image, frame), *kinds.bits_note(path, image.format))
         if page is None:
-            yield image, *metadata.from_pillow(image)
+            yield image, *metadata.from_pillow(image, path=path), notes
         else:
-            yield image, metadata.from_directory(page)[0], 1  # Pillow has applied it
+            found = evolve(metadata.from_directory(page)[0], nodata=nodata.value_of(page))
+            yield image, found, 1, notes  # Pillow has applied the orientation
 
 
-def with_mpo_note(image: ImageFile.ImageFile, picture: Picture) -> Picture:
-    """The picture of a file, with a note if the file has several and is read all the same."""
-    frames = getattr(image, "n_frames", 1)
-    if image.format == "MPO" and frames > 1:
-        note = f"of the {frames} pictures in this file only the first is read"
-        return evolve(picture, notes=(note, *picture.notes))
-    return picture
+def _one_of_several(image: ImageFile.ImageFile, frame: int | None) -> tuple[str, ...]:
+    """A note if the file has several pictures, of which one is read."""
+    if image.format == "ICO":
+        sizes = len(image.info.get("sizes", ()))
+        return (f"of the {sizes} sizes of this icon only the largest is read",) if sizes > 1 else ()
+    count = _frames(image)
+    if image.format == "TIFF" or count == 1:
+        return ()
+    if frame is None:
+        return (f"of the {count} pictures in this file only the first is read",)
+    return (f"of the {count} frames in this file only frame {frame} is read",)
 
 
 def to_picture(image: Image.Image, found: Metadata, orientation: int, bits: int = 8) -> Picture:
@@ -93,8 +139,16 @@ def to_picture(image: Image.Image, found: Metadata, orientation: int, bits: int 
         image, how = _to_rgb(image, found.icc)
         notes.append(f"{mode} was converted to RGB{how}")
         if mode in _OWN_PROFILE:
-            found = evolve(found, icc=None)
+            used = Change("ICC profile", f"used to convert {mode} to sRGB{'' if 'through' in how else ' in vain'}")
+            found = evolve(found, icc=None, changed=(*found.changed, used) if found.icc else found.changed)
     color, alpha = _separate(image, bits)
+    if mode in _PALETTES and metadata.has_color_profile(found):
+        color = np.broadcast_to(color, (*color.shape[:2], 3))
+    if found.nodata is not None:
+        if alpha is None and mode in nodata.MODES:
+            color, alpha = nodata.marked(color, found.nodata)
+        else:
+            found = evolve(found, nodata=None)
     return Picture(
         color=metadata.upright(color, orientation),
         alpha=None if alpha is None else metadata.upright(alpha, orientation),
@@ -117,7 +171,7 @@ def _check_mode(path: Path, image: ImageFile.ImageFile) -> None:
 def _separate(image: Image.Image, bits: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Color (h, w, 1 or 3) and alpha (h, w) or None; ``image`` has one of the modes of gray or color."""
     key = image.info.get("transparency")
-    palette = image.mode in ("P", "PA")
+    palette = image.mode in _PALETTES
     if key is not None and not palette:
         return _keyed(image, key, bits)
     gray, alpha = image.mode in _GRAY, image.has_transparency_data

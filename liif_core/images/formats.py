@@ -7,17 +7,32 @@ from liif_core.images.picture import Depth
 MAX_PIXELS = 178_956_970  # of a file that is read unless more are allowed; where Pillow suspects a decompression bomb
 
 # Formats that are read, by Pillow's names, and the suffixes of their files. Files are told apart by their first bytes:
-# a suffix only says which files of a folder are images.
+# a suffix only says which files of a folder are images. TGA files have no first bytes of their own, and their suffix
+# counts. AVIF needs Pillow 11.3, HEIF and JXL packages of their own, see ``kinds``.
 READ_SUFFIXES = {
+    "AVIF": (".avif", ".avifs"),
     "BMP": (".bmp", ".dib"),
+    "DDS": (".dds",),
     "GIF": (".gif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "ICO": (".ico",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "JXL": (".jxl",),
     "PNG": (".png", ".apng"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-UNREAD_SUFFIXES = (".avif", ".heic", ".heif", ".jxl")  # of formats that are refused, and that not every Pillow has
+# Files of cameras' sensors, which are refused: they have to be developed first. As TIFF or other structures they hold
+# small previews, which are not the picture.
+RAW_SUFFIXES = (
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq",
+    ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl",
+    ".sr2", ".srf", ".srw", ".x3f",
+)  # fmt: skip
+UNREAD_SUFFIXES = (*RAW_SUFFIXES, ".exr", ".hdr", ".psb", ".psd")  # of images that are refused by name
 READABLE_SUFFIXES = tuple(suffix for suffixes in READ_SUFFIXES.values() for suffix in suffixes)
 
 

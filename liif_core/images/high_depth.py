@@ -1,30 +1,35 @@
-"""Images of 16 bits or floats, which Pillow would reduce to 8 bits: PNG by imagecodecs, TIFF by tifffile."""
+"""Images that Pillow would not decode as they are: PNG of 16 bits by imagecodecs; TIFF of 16 bits, of floats, and of
+rare layouts of 8 bits by tifffile."""
 
 import importlib
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
+from attrs import evolve
 from PIL import Image
 
 from liif_core.errors import UserError
-from liif_core.images import ifd, metadata
+from liif_core.images import ifd, metadata, nodata
 from liif_core.images.arrays import top
-from liif_core.images.picture import Header, Picture, depth_of
+from liif_core.images.picture import Depth, Header, Picture, depth_of
 from liif_core.images.source import NOT_FINITE, Pixels
 
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 256, 257, 258, 262, 277, 338, 339
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 256, 257, 258, 262, 277, 284, 338, 339
 _SEGMENTS = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _PHOTOMETRIC_NAMES = {3: "palette", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 32803: "raw camera"}
 _FORMAT_NAMES = {1: "unsigned integer", 2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
 _PREMULTIPLIED, _STRAIGHT = 1, 2
-_TIFF_MODES = {  # of integers, of floats
-    (1, False): ("I;16", "F"),
-    (1, True): ("LA;16", "LA;F"),
-    (3, False): ("RGB;16", "RGB;F"),
-    (3, True): ("RGBA;16", "RGBA;F"),
+_INTEGERS = (1, 2, 4, 8, 16)  # bits of integers that are read
+_COMPRESSION, _NOT_COMPRESSED = 259, 1
+_TIFF_MODES = {
+    (1, False): {"uint8": "L", "uint16": "I;16", "float32": "F"},
+    (1, True): {"uint8": "LA", "uint16": "LA;16", "float32": "LA;F"},
+    (3, False): {"uint8": "RGB", "uint16": "RGB;16", "float32": "RGB;F"},
+    (3, True): {"uint8": "RGBA", "uint16": "RGBA;16", "float32": "RGBA;F"},
 }
 _PNG_MODES = {0: "I;16", 2: "RGB;16", 4: "LA;16", 6: "RGBA;16"}
 
@@ -44,7 +49,7 @@ def read_png(path: Path, color_type: int) -> Picture:
     """The picture in a PNG of 16 bits per sample."""
     with Image.open(path, formats=("PNG",)) as image:
         image.load()  # metadata may follow the pixels
-        found, turn = metadata.from_pillow(image)
+        found, turn = metadata.from_pillow(image, path=path)
     pixels = _package(path, "imagecodecs").png_decode(path.read_bytes())
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     channels = 3 if pixels.shape[2] > 2 else 1
@@ -62,6 +67,17 @@ def is_high_depth(page: ifd.Directory) -> bool:
     return max(ifd.numbers(page, _BITS, [1])) > 8 or any(f not in (1, 4) for f in ifd.numbers(page, _FORMAT, [1]))
 
 
+def is_misread(page: ifd.Directory) -> bool:
+    """Whether Pillow decodes a TIFF page of at most 8 bits to other pixels than it holds, or takes it for broken."""
+    # In separate planes it reads RGB, with straight alpha or without, but, for example, no gray with alpha.
+    photometric, samples = ifd.numbers(page, _PHOTOMETRIC, [1])[0], ifd.numbers(page, _SAMPLES, [1])[0]
+    if ifd.numbers(page, _PLANAR, [1])[0] != 2 or samples == 1:
+        return False
+    if photometric == _RGB:
+        return samples > 4 or _PREMULTIPLIED in ifd.numbers(page, _EXTRA)
+    return photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+
+
 def tiff_header(path: Path, page: ifd.Directory) -> Header:
     """The header of a high-depth TIFF page. Raises UserError for a kind that is not read, ValueError if broken."""
     layout = {tag: ifd.numbers(page, tag, default) for tag, default in ((_BITS, [1]), (_FORMAT, [1]), (_EXTRA, []))}
@@ -70,7 +86,7 @@ def tiff_header(path: Path, page: ifd.Directory) -> Header:
     photometric = ifd.numbers(page, _PHOTOMETRIC, [_BLACK_IS_ZERO])[0]
     bits, kind = layout[_BITS][0], layout[_FORMAT][0]
     same = len(set(layout[_BITS])) == len(set(layout[_FORMAT])) == 1
-    readable = same and ((kind == 1 and bits == 16) or (kind == 3 and bits in (16, 32, 64)))
+    readable = same and ((kind in (1, 4) and bits in _INTEGERS) or (kind == 3 and bits in (16, 32, 64)))
     channels = 3 if photometric == _RGB else 1
     if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or not readable or samples > channels + 5:
         colors = {_RGB: "RGB", _WHITE_IS_ZERO: "gray", _BLACK_IS_ZERO: "gray"} | _PHOTOMETRIC_NAMES
@@ -79,19 +95,32 @@ def tiff_header(path: Path, page: ifd.Directory) -> Header:
             f"{path}: a TIFF of {samples} {colors.get(photometric, f'(photometric {photometric})')} {what} is not "
             "read; above 8 bits, gray and RGB of 16-bit unsigned integers or floats are. Convert it first"
         )
+    _check_compression(path, page)
     if not (width and height) or samples < channels:
         raise ValueError("its TIFF tags contradict one another")
     turned = metadata.from_directory(page)[1] > 4
     alpha = _alpha_sample(page, channels) is not None
+    depth: Depth = "float32" if kind == 3 else "uint16" if bits == 16 else "uint8"
     return Header(
         path=path,
         format="TIFF",
         size=(width, height) if turned else (height, width),
-        mode=_TIFF_MODES[channels, alpha][kind == 3],
+        mode=_TIFF_MODES[channels, alpha][depth],
         channels=channels,
         alpha=alpha,
-        depth="uint16" if kind == 1 else "float32",
+        depth=depth,
     )
+
+
+def _check_compression(path: Path, page: ifd.Directory) -> None:
+    """Raises UserError for a compression that tifffile does not decode, if it is installed."""
+    with suppress(ImportError):
+        tifffile = importlib.import_module("tifffile")
+        compression = ifd.numbers(page, _COMPRESSION, [_NOT_COMPRESSED])[0]
+        if compression not in tifffile.TIFF.DECOMPRESSORS:
+            with suppress(ValueError):
+                compression = tifffile.COMPRESSION(compression).name
+            raise UserError(f"{path}: a TIFF with compression {compression} is not read; convert it first")
 
 
 def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
@@ -101,6 +130,8 @@ def read_tiff(path: Path, number: int, page: ifd.Directory) -> Picture:
     (color, alpha), notes = decode_tiff(path, path, number, page)
     span, beyond = span_of(color)
     found, turn = metadata.from_directory(page)
+    if alpha is not None and not head.alpha:
+        found = evolve(found, nodata=nodata.value_of(page))
     return Picture(
         color=metadata.upright(color, turn),
         alpha=None if alpha is None else metadata.upright(alpha, turn),
@@ -119,17 +150,26 @@ def decode_tiff(path: Path, file: "Path | BinaryIO", number: int, page: ifd.Dire
     head = tiff_header(path, page)
     with _package(path, "tifffile").TiffFile(file) as opened:
         pixels = _samples_last(opened.pages[number])
+    bits = ifd.numbers(page, _BITS, [1])[0]
+    if bits < 8:
+        pixels = pixels.astype(np.uint8) * np.uint8(255 // (2**bits - 1))
     notes: list[str] = []
     if pixels.dtype == np.float64:
         notes.append("64-bit floats were read as 32-bit ones")
     pixels = pixels.astype(head.depth, copy=False)
     color = pixels[..., : head.channels]
-    if ifd.numbers(page, _PHOTOMETRIC, [_BLACK_IS_ZERO])[0] == _WHITE_IS_ZERO:
-        color = color.dtype.type(top(head.depth)) - color
+    value = nodata.value_of(page)
     place = _alpha_sample(page, head.channels)
     alpha = None if place is None else pixels[..., place]
-    if pixels.shape[2] > head.channels + (alpha is not None):
-        notes.append(f"{pixels.shape[2] - head.channels - (alpha is not None)} extra channels were left out")
+    extra = pixels.shape[2] - head.channels - (alpha is not None)
+    if value is not None and alpha is None and head.depth == "float32":
+        color, alpha = nodata.marked(color, value)
+    if ifd.numbers(page, _PHOTOMETRIC, [_BLACK_IS_ZERO])[0] == _WHITE_IS_ZERO:
+        color = color.dtype.type(top(head.depth)) - color
+    if value is not None and alpha is None:
+        color, alpha = nodata.marked(color, value)
+    if extra:
+        notes.append(f"{extra} extra channel{'s were' if extra > 1 else ' was'} left out")
     if not all(np.isfinite(part).all() for part in (color, alpha) if part is not None):
         raise UserError(f"{path}: {NOT_FINITE}")
     if place is not None and alpha is not None and ifd.numbers(page, _EXTRA)[place - head.channels] == _PREMULTIPLIED:
@@ -157,7 +197,7 @@ def _package(path: Path, name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise UserError(
-            f"{path}: images of 16 bits or floats need the package {name}; install it with: "
+            f"{path}: images of 16 bits or floats, and rare kinds of TIFF, need the package {name}; install it with: "
             "pip install 'liif-core[images]'"
         ) from None
 

@@ -4,15 +4,17 @@ Values are copied and not interpreted, so that they stay the same from file to f
 section 2, and the BigTIFF layout of the same structure with 64-bit counts and offsets.
 """
 
+import io
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, BinaryIO, Literal, Union
 
 import numpy as np
 from attrs import frozen
 
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
-EXIF, GPS = 0x8769, 0x8825  # tags whose value is a further directory
+EXIF, GPS, INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # tags whose value is a further directory
 
 # field type: (numpy type, how many of it make one value)
 _TYPES = {
@@ -85,6 +87,16 @@ def read_directories(stream: BinaryIO) -> list[Directory]:
     return pages
 
 
+def read_at(stream: BinaryIO, offsets: Iterable[int]) -> list[Directory]:
+    """The directories at these places of a TIFF file; those that are broken are left out."""
+    reader = _Reader(stream)
+    found = []
+    for offset in offsets:
+        with suppress(ValueError):
+            found.append(reader.directory(offset)[0])
+    return found
+
+
 def read_first(stream: BinaryIO) -> Directory:
     """Only the first directory, which in an EXIF block describes the picture. Raises ValueError if it is broken.
 
@@ -94,9 +106,40 @@ def read_first(stream: BinaryIO) -> Directory:
     return reader.page(reader.first)[0]
 
 
+@frozen(eq=False)
+class ExifBlock:
+    """The first directory of an EXIF block, the tags of it that cannot be read, whether there is a thumbnail, and
+    whether a directory is cut off."""
+
+    directory: Directory
+    lost: tuple[int, ...]
+    thumbnail: bool
+    cut_off: bool
+
+
+def read_exif(data: bytes) -> ExifBlock:
+    """An EXIF block, with whatever prefix; of a block that is cut off, what is left. Raises ValueError if nothing is.
+
+    Only the first directory describes the picture; a second one, if the pointer to it is right, holds a thumbnail.
+    """
+    starts = [data.find(start, 0, 64) for start in (b"II*\0", b"MM\0*")]  # some programs write the prefix twice
+    start = min((place for place in starts if place >= 0), default=0)
+    reader = _Reader(io.BytesIO(data[start:]), lenient=True)
+    directory, following = reader.page(reader.first)
+    if not directory:
+        raise ValueError("there is no TIFF directory")
+    lost, thumbnail, cut_off = tuple(reader.lost), False, reader.cut_off
+    with suppress(ValueError):
+        thumbnail = following != reader.first and not {0x0111, 0x0201}.isdisjoint(reader.directory(following)[0])
+    return ExifBlock(directory, lost, thumbnail, cut_off)
+
+
 class _Reader:
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: BinaryIO, lenient: bool = False):
         self.stream = stream
+        self.lenient = lenient  # a directory that is cut off is read as far as it goes
+        self.cut_off = False
+        self.lost: list[int] = []  # tags that cannot be read
         stream.seek(0)
         head = stream.read(16)
         self.order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
@@ -118,18 +161,30 @@ class _Reader:
     def page(self, offset: int) -> tuple[Directory, int]:
         """The directory at ``offset`` with its EXIF and GPS directories, and the offset of the next one (0: none)."""
         directory, following = self.directory(offset)
-        for tag in (EXIF, GPS):
+        self._follow(directory, EXIF, GPS)
+        details = directory.get(EXIF)
+        if isinstance(details, dict):
+            self._follow(details, INTEROPERABILITY)
+        return directory, following
+
+    def _follow(self, directory: Directory, *tags: int) -> None:
+        """Puts the directories that tags point to in their place."""
+        for tag in tags:
             if tag in directory:
                 try:
                     directory[tag], _ = self.directory(numbers(directory, tag)[0])
-                except (ValueError, IndexError):
+                except (ValueError, IndexError, TypeError):
                     del directory[tag]
-        return directory, following
+                    self.lost.append(tag)
 
     def directory(self, offset: int) -> tuple[Directory, int]:
         """The directory at ``offset``, and the offset of the next one (0: none)."""
         count_size, entry_size, pointer = (8, 20, "Q") if self.big else (2, 12, "I")
         count = self.unpack("Q" if self.big else "H", self.at(offset, count_size))
+        if self.lenient:
+            there = (self.length - offset - count_size) // entry_size
+            self.cut_off |= count > there
+            count = min(count, there)
         table = self.at(offset + count_size, count * entry_size)
         directory: Directory = {}
         for start in range(0, len(table), entry_size):
@@ -141,6 +196,7 @@ class _Reader:
                 try:
                     data = inline[:need] if need <= len(inline) else self.at(self.unpack(pointer, inline), need)
                 except ValueError:
+                    self.lost.append(tag)
                     continue
                 values = np.frombuffer(data, self.order + name).astype("<" + name)
                 directory.setdefault(tag, Entry(kind, values))

@@ -1,10 +1,10 @@
 """A picture: the pixels, alpha and metadata of one image file."""
 
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from liif_core.sizes import Size
 
@@ -20,12 +20,27 @@ def depth_of(pixels: np.ndarray) -> Depth:
 
 
 @frozen
+class Change:
+    """What became of a part of a file that is not copied as it was: what it is, and what was done and why."""
+
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
+@frozen
 class Metadata:
     """What is copied from the file read to the file written, besides pixels.
 
     ``icc`` is the ICC profile of the pixels; ``exif`` a TIFF structure (no ``Exif`` prefix) whose orientation is 1;
     ``xmp`` a packet whose orientation is 1; ``text`` PNG text by keyword (a JPEG or GIF comment is ``Comment``);
-    ``dpi`` (horizontal, vertical) pixels per inch, which upscaling does not change.
+    ``dpi`` (horizontal, vertical) pixels per inch, which upscaling does not change; ``iptc`` the data sets of IPTC-IIM;
+    ``colors`` the chunks of a PNG that say what its colors mean, by their types; ``nodata`` the value of pixels without
+    data, which alpha marks with 0, see ``nodata``. ``changed`` and ``dropped`` say what the file had that was changed,
+    and what it had that is not here. ``whole`` is the size of the picture in the file, if it was enlarged as a whole:
+    positions and sizes in metadata are corrected by it.
     """
 
     icc: bytes | None = None
@@ -33,6 +48,17 @@ class Metadata:
     xmp: bytes | None = None
     text: dict[str, str] = Factory(dict)
     dpi: tuple[float, float] | None = None
+    iptc: bytes | None = None
+    colors: dict[str, bytes] = Factory(dict)
+    changed: tuple[Change, ...] = ()
+    dropped: tuple[Change, ...] = ()
+    whole: Size | None = None
+    nodata: float | None = None
+
+    def without(self, part: str) -> "Metadata":
+        """The same without one of its parts, named as the attribute."""
+        nothing: dict[str, Any] = {part: getattr(Metadata(), part)}
+        return evolve(self, **nothing)
 
 
 @frozen
@@ -41,7 +67,8 @@ class Header:
 
     ``size`` is (height, width) with the orientation applied. ``format`` and ``mode`` are the file's own, under Pillow's
     names where it has one ("P", "CMYK"), else such as "RGB;16". ``channels`` (1 or 3), ``alpha`` and ``depth`` are
-    those of the Picture that ``read_image`` returns.
+    those of the Picture that ``read_image`` returns. ``nodata`` is the value of pixels without data, if the file names
+    one: its Picture has alpha then, which marks these pixels with 0 and is not written.
     """
 
     path: Path
@@ -51,6 +78,7 @@ class Header:
     channels: int
     alpha: bool
     depth: Depth
+    nodata: float | None = None
 
 
 @frozen(eq=False)

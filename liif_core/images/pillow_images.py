@@ -5,12 +5,13 @@ import warnings
 from typing import IO, Any
 
 import numpy as np
+from attrs import evolve
 from PIL import Image
 
-from liif_core.images import eight_bit, high_depth, metadata
+from liif_core.images import account, eight_bit, high_depth, iptc, metadata, png_profiles
 from liif_core.images.arrays import to_eight_bit
-from liif_core.images.picture import Picture
-from liif_core.images.pillow_writer import fitting_jpeg, save_options
+from liif_core.images.picture import Depth, Picture
+from liif_core.images.pillow_writer import save_options
 from liif_core.images.source import NOT_FINITE
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -37,9 +38,10 @@ def picture_from_pillow(image: Image.Image) -> Picture:
         raise ValueError(f"image: mode {image.mode} is not supported, expected one of {known}; convert it first")
     if 0 in image.size:
         raise ValueError(f"image: expected at least one pixel, got an image of {image.width}x{image.height}")
-    bits = _png_bits(image)
+    bits, colors = _png_bits(image), png_profiles.color_chunks_of(image)
     image.load()  # this applies a TIFF's orientation, and reads what metadata follows a PNG's pixels
     found, orientation = metadata.from_pillow(image, _current_exif(image))
+    found = evolve(found, colors=colors or found.colors)
     if image.mode in eight_bit.MODES:
         picture = eight_bit.to_picture(image, found, orientation, bits)
     else:
@@ -53,7 +55,9 @@ def picture_from_pillow(image: Image.Image) -> Picture:
             metadata=found,
             notes=tuple(notes),
         )
-    return metadata.without_foreign_icc(picture)
+    kept = metadata.without_foreign_icc(picture)
+    foreign = [str(metadata.FOREIGN_ICC)] if kept.metadata.icc != picture.metadata.icc else []
+    return evolve(kept, notes=(*kept.notes, *foreign))
 
 
 def picture_to_pillow(picture: Picture) -> Image.Image:
@@ -75,11 +79,13 @@ def picture_to_pillow(picture: Picture) -> Image.Image:
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     image.__class__ = PictureImage
     assert isinstance(image, PictureImage)
-    found = metadata.matching_icc(picture.metadata, channels)
+    found = account.fit(picture.metadata, "PNG", channels, picture.depth, picture.size)  # which holds all kinds
     image.info.update(save_options(found, picture.size, "WEBP"))  # under Pillow's usual names
+    if found.iptc:
+        image.info["photoshop"] = {iptc.RECORDS: found.iptc}
     if found.dpi:
         image.info["dpi"] = found.dpi
-    image.text = dict(found.text)
+    image.text, image.colors = dict(found.text), dict(found.colors)
     return image
 
 
@@ -87,6 +93,7 @@ class PictureImage(Image.Image):
     """An image whose ``save`` also writes the EXIF, XMP, resolution and text that it holds, as Pillow's does not."""
 
     text: dict[str, str] = {}
+    colors: dict[str, bytes] = {}  # chunks of a PNG
 
     def save(
         self,
@@ -96,15 +103,14 @@ class PictureImage(Image.Image):
     ) -> None:
         """Save as Pillow's own ``save`` does; parameters that are given take precedence over what the image holds.
 
-        A block of metadata that is too long for a JPEG is left out, with a warning.
+        What the format cannot hold is left out, with a warning.
         """
-        found = metadata.matching_icc(metadata.from_pillow(self)[0], 1 if self.mode in ("L", "LA", "I;16", "F") else 3)
-        kind = (format or _format_of(fp)).upper()
-        if kind == "JPEG":
-            found, lost = fitting_jpeg(found, (self.height, self.width))
-            for note in lost:
-                warnings.warn(f"image: {note}", stacklevel=2)
-        kept = save_options(found, (self.height, self.width), kind)
+        kind, size = (format or _format_of(fp)).upper(), (self.height, self.width)
+        found = evolve(metadata.from_pillow(self)[0], whole=size, changed=(), dropped=())
+        found = account.fit(found, kind, *_channels_and_depth(self), size)
+        for change in found.dropped if kind in account.FORMATS else ():
+            warnings.warn(f"image: its {change}; it was left out", stacklevel=2)
+        kept = save_options(found, size, kind)
         super().save(fp, format, **{**kept, **params})
 
 
@@ -145,6 +151,11 @@ def _current_exif(image: Image.Image) -> bytes | None:
         return current.tobytes() if current else b""
     except Exception:  # of a broken block Pillow raises anything from struct.error to SyntaxError
         return stored
+
+
+def _channels_and_depth(image: Image.Image) -> tuple[int, Depth]:
+    depth: Depth = "float32" if image.mode == "F" else "uint16" if image.mode == "I;16" else "uint8"
+    return 1 if image.mode in ("L", "LA", "I;16", "F") else 3, depth
 
 
 def _format_of(file: object) -> str:

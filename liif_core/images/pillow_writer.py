@@ -4,18 +4,16 @@ import io
 from typing import Any, BinaryIO
 
 import numpy as np
-from attrs import evolve
 from PIL import Image, PngImagePlugin
 
-from liif_core.images.metadata import XMP, exif_block
+from liif_core.images import exif, iptc
+from liif_core.images.account import jpeg_comment
 from liif_core.images.picture import Metadata
-from liif_core.images.png import text_chunks
+from liif_core.images.png import color_chunks, text_chunks
 from liif_core.images.target import Target
 from liif_core.sizes import Size
 
 _EXIF_PREFIX = b"Exif\0\0"
-_MOST_IN_JPEG = 65_000  # bytes of a block of metadata: it lives in one segment
-_BLOCK_NAMES = {"exif": "EXIF", "xmp": "XMP", "text": "comment"}
 
 
 class WholeSink:
@@ -56,42 +54,31 @@ def save_options(metadata: Metadata, size: Size, kind: str) -> dict[str, Any]:
 
     ``kind`` is Pillow's name of the format. Formats other than PNG, JPEG, WebP and TIFF get none.
     """
-    exif = exif_block(metadata, size)
-    comment = metadata.text.get("Comment")
-    options: dict[str, Any] = {"icc_profile": metadata.icc, "exif": _EXIF_PREFIX + exif if exif else None}
+    block = exif.block(metadata, size)
+    options: dict[str, Any] = {"icc_profile": metadata.icc, "exif": _EXIF_PREFIX + block if block else None}
     if kind == "JPEG":
-        options |= {"xmp": metadata.xmp, "dpi": metadata.dpi, "comment": comment.encode() if comment else None}
+        options |= {"xmp": metadata.xmp, "dpi": metadata.dpi, "comment": jpeg_comment(metadata.text) or None}
+        options["extra"] = iptc.jpeg_segment(metadata.iptc) if metadata.iptc else None
     elif kind == "WEBP":
         options["xmp"] = metadata.xmp
     elif kind == "PNG":
         chunks = PngImagePlugin.PngInfo()
-        for name, data in text_chunks(metadata):
+        for name, data in [*color_chunks(metadata), *text_chunks(metadata)]:
             chunks.add(name, data)
         options |= {"dpi": metadata.dpi, "pnginfo": chunks}
     elif kind == "TIFF":
-        options |= {"dpi": metadata.dpi, "exif": _tiff_exif(options["exif"], metadata.xmp)}
+        options |= {"dpi": metadata.dpi, "exif": _tiff_exif(options["exif"], metadata)}
     else:
         return {}
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _tiff_exif(exif: bytes | None, xmp: bytes | None) -> Image.Exif:
+def _tiff_exif(block: bytes | None, metadata: Metadata) -> Image.Exif:
     tags = Image.Exif()
-    if exif:
-        tags.load(exif)
-    if xmp:
-        tags[XMP] = xmp  # a TIFF keeps both in one directory
+    if block:
+        tags.load(block)
+    if metadata.xmp:
+        tags[exif.XMP] = metadata.xmp  # a TIFF keeps both in one directory
+    if metadata.iptc:
+        tags[iptc.TIFF_TAG] = metadata.iptc
     return tags
-
-
-def fitting_jpeg(metadata: Metadata, size: Size) -> tuple[Metadata, list[str]]:
-    """Metadata without what is too long for a JPEG, and notes on what was left out."""
-    blocks = {
-        "exif": exif_block(metadata, size),
-        "xmp": metadata.xmp,
-        "text": metadata.text.get("Comment", "").encode(),
-    }
-    long = [name for name, data in blocks.items() if data and len(data) > _MOST_IN_JPEG]
-    notes = [f"its {_BLOCK_NAMES[name]} is too long for a JPEG, and was left out" for name in long]
-    changes: dict[str, Any] = {name: {} if name == "text" else None for name in long}
-    return evolve(metadata, **changes), notes

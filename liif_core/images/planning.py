@@ -9,10 +9,9 @@ from attrs import evolve
 
 from liif_core.errors import UserError, did_you_mean
 from liif_core.images import png, tiff
+from liif_core.images.account import fit
 from liif_core.images.formats import WRITABLE, WRITABLE_SUFFIXES, Format
-from liif_core.images.metadata import matching_icc
 from liif_core.images.picture import Depth, Metadata
-from liif_core.images.pillow_writer import fitting_jpeg
 from liif_core.images.target import Encoding, Target
 from liif_core.sizes import Size
 
@@ -49,24 +48,39 @@ def check_output(
     if max(size) > kind.limit:
         problems.append(
             f"{path}: {width}x{height} is beyond the {kind.limit:,} pixels a side that {kind.name} can hold; "
-            "use --format tif or png, or a smaller size"
+            f"use {_others(size, channels)}a smaller size"
         )
     if channels in (2, 4) and not kind.alpha:
-        problems.append(f"{path}: {kind.name} has no transparency, and this image has; use --format png, webp or tif")
+        problems.append(
+            f"{path}: {kind.name} has no transparency, and this image has; use {_others(size, channels)}"
+            "another image without transparency"
+        )
+    if metadata.nodata is not None and kind.name != "TIFF":
+        problems.append(
+            f"{path}: this image has pixels without data, marked by the value {metadata.nodata:g}, which {kind.name} "
+            "cannot say; use --format tif"
+        )
     kept = depth if depth in kind.depths else kind.depths[-1]
     row = width * channels * np.dtype(kept).itemsize
     problems += _place_problems(path, height * row // (2 if kind.whole else 1))
     if problems:
         raise UserError(*problems)
     notes = [] if kept == depth else [f"{kind.name} does not hold {depth}: the values are rounded to {kept}"]
-    metadata = matching_icc(metadata, 1 if channels < 3 else 3)
-    if kind.name == "JPEG":
-        metadata, lost = fitting_jpeg(metadata, size)
-        notes += lost
+    metadata = fit(metadata, kind.name, 1 if channels < 3 else 3, kept, size)
     if kind.name == "TIFF" and encoding.tiled is None:
         encoding = evolve(encoding, tiled=tiff.is_big(height * row) and tiff.TILE * row <= _MOST_HELD)
     memory = _memory(kind, size, channels, row, encoding)
     return Target(path, kind, size, channels, kept, metadata, encoding, memory, tuple(notes))
+
+
+def _others(size: Size, channels: int) -> str:
+    """Advice to use the formats that can hold an image; empty if none can."""
+    fitting = [
+        name for name, kind in WRITABLE.items() if max(size) <= kind.limit and (channels in (1, 3) or kind.alpha)
+    ]
+    *others, last = fitting or [""]
+    listed = f"{', '.join(others)} or {last}" if others else last
+    return f"--format {listed}, or " if fitting else ""
 
 
 def _format(path: Path, format: str | None) -> Format:

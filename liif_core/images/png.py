@@ -11,9 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from liif_core.images.metadata import exif_block
+from liif_core.images import exif, iptc
 from liif_core.images.ordered_pool import WORKERS, InOrder
 from liif_core.images.picture import Metadata
+from liif_core.images.png_profiles import COLOR_CHUNKS, profile_text
 from liif_core.images.target import Target
 from liif_core.sizes import Size
 
@@ -108,22 +109,30 @@ def _filtered(rows: np.ndarray, above: np.ndarray, step: int) -> bytes:
 
 
 def _metadata_chunks(metadata: Metadata, size: Size) -> list[tuple[bytes, bytes]]:
-    chunks: list[tuple[bytes, bytes]] = []
+    chunks = color_chunks(metadata)
     if metadata.icc:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.dpi:
         chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / _INCH) for value in metadata.dpi), 1)))
-    exif = exif_block(metadata, size)
-    if exif:
-        chunks.append((b"eXIf", exif))
+    block = exif.block(metadata, size)
+    if block:
+        chunks.append((b"eXIf", block))
     return chunks + text_chunks(metadata)
 
 
+def color_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
+    """The chunks, as pairs of type and data, that say what colors mean; they come before the pixels."""
+    return [(kind.encode(), metadata.colors[kind]) for kind in COLOR_CHUNKS if kind in metadata.colors]
+
+
 def text_chunks(metadata: Metadata) -> list[tuple[bytes, bytes]]:
-    """The chunks, as pairs of type and data, that hold XMP and text."""
+    """The chunks, as pairs of type and data, that hold XMP, IPTC and text."""
     chunks = []
     if metadata.xmp:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
+    if metadata.iptc:
+        profile = profile_text("iptc", iptc.resource(metadata.iptc))  # as ImageMagick and ExifTool keep it
+        chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(profile.encode())))
     for keyword, text in metadata.text.items():
         key = keyword.encode("latin-1", "replace")[:79].strip()
         if key:

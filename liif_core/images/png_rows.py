@@ -111,7 +111,7 @@ def open_rows(path: Path) -> PngRows | None:
     small = [(b"IHDR", head), *others[1:place], (b"IDAT", pixel), *others[place:]]
     with Image.open(io.BytesIO(START + b"".join(chunk(*part) for part in small)), formats=("PNG",)) as image:
         image.load()
-        kept, orientation = metadata.from_pillow(image)
+        kept, orientation = metadata.from_pillow(image, path=path)
     return PngRows(path, width, height, bits, color_type, extra, data, kept, orientation)
 
 

@@ -3,121 +3,138 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import evolve, frozen
 from PIL import Image, UnidentifiedImageError
 
 from liif_core.errors import UserError
-from liif_core.images import eight_bit, high_depth, ifd, metadata, png
+from liif_core.images import complaints, eight_bit, high_depth, ifd, kinds, metadata, nodata, png, tiff_parts
 from liif_core.images.formats import MAX_PIXELS
 from liif_core.images.picture import Header, Picture
 from liif_core.sizes import Size
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Formats that not every Pillow has, by their first bytes.
-_OTHER_SIGNATURES = (
-    ("JPEG XL", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ", re.DOTALL)),
-    ("AVIF", re.compile(rb"....ftypavi[fs]", re.DOTALL)),
-    ("HEIF", re.compile(rb"....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL)),
-)
 _SUBFILE, _REDUCED_OR_MASK = 254, 1 | 4
-_SAMPLES, _PLANAR = 277, 284
+# What decoders say of whole files that they cannot decode.
+_NOT_SUPPORTED = re.compile(
+    r"not (?:yet )?(?:supported|implemented|available|configured)|unsupported|"
+    r"unknown (?:compression|codec|pixel mode|raw mode)|"
+    r"cannot handle|requires the",
+    re.IGNORECASE,
+)
 
 
 class TooManyPixels(UserError):
     """An image has more pixels than its reader allows."""
 
 
-def header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
-    """What a file holds, without decoding its pixels.
+def header(path: str | Path, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> Header:
+    """What a file holds, without decoding its pixels; of an animation or of pages, ``frame``, from 1.
 
     Raises UserError, naming the file, where it is missing, not an image of a format read here, cut off in its
-    header, animated or of several pages, of a mode that is not read, or in need of a package that is not installed;
-    TooManyPixels where it has more than ``max_pixels``. Two things may turn out otherwise in ``read_image``: a
-    palette of grays has one channel, and a PNG may name its orientation after its pixels.
+    header, animated or of several pages of which none is chosen, of a mode that is not read, or in need of a package
+    that is not installed; TooManyPixels where it has more than ``max_pixels``. Two things may turn out otherwise in
+    ``read_image``: a palette of grays has one channel, and a PNG may name its orientation after its pixels.
     """
     path = Path(path)
     with named(path, max_pixels):
-        found = look(path, max_pixels)[0]
-        check_packages(found)
+        found, place = look(path, max_pixels, frame)
+        check_packages(found, place)
     return found
 
 
 def read_image(
-    path: str | Path, max_pixels: int = MAX_PIXELS, check: Callable[[Header], None] | None = None
+    path: str | Path,
+    max_pixels: int = MAX_PIXELS,
+    check: Callable[[Header], None] | None = None,
+    frame: int | None = None,
 ) -> Picture:
     """Decode a file of one image: upright, straight alpha, all its bits, with its metadata.
+
+    Of a file of several frames or pages, ``frame`` chooses one, from 1. Where pixels have no data (see ``nodata``),
+    alpha marks them. What decoders say of a file that they decode all the same is in the picture's notes.
 
     ``check`` is called with the header before pixels are decoded; a UserError that it raises is raised.
     Several threads may read at the same time. Raises UserError, naming the file, for all that ``header`` does and for
     pixels that are broken or cut off.
     """
     path = Path(path)
-    with named(path, max_pixels):
-        found, place = look(path, max_pixels)
+    with named(path, max_pixels) as heard:
+        found, place = look(path, max_pixels, frame)
         if check is not None:
             check(found)
-        check_packages(found)
-        if found.depth == "uint8":
-            picture = eight_bit.read(path, place.bits, place.number, place.page)
+        check_packages(found, place)
+        if not place.deep:
+            if place.page is not None:
+                tiff_parts.check_jpeg(place.page, tiff_parts.segments(path, place.page))
+            picture = eight_bit.read(path, place.bits, place.number, place.page, place.frame)
         elif place.page is None:
             picture = high_depth.read_png(path, place.color_type)
         else:
             picture = high_depth.read_tiff(path, place.number, place.page)
-    return metadata.without_foreign_icc(picture)
+    picture = nodata.without_unused(metadata.without_foreign_icc(picture))
+    return evolve(picture, notes=(*place.notes, *picture.notes, *complaints.as_notes(heard)))
 
 
 @frozen(eq=False)
 class Place:
-    """Where in the file the picture is, and what of the header Pillow does not report."""
+    """Where in the file the picture is, and what of the header Pillow does not report.
+
+    ``frame`` is that of an animation, from 1; ``deep`` says that ``high_depth`` reads it, and not Pillow. ``notes`` are
+    for the user.
+    """
 
     bits: int = 8
     color_type: int = 0
     number: int = 0
     page: ifd.Directory | None = None
+    frame: int | None = None
+    deep: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def look(path: Path, max_pixels: int) -> tuple[Header, Place]:
+def look(path: Path, max_pixels: int, frame: int | None = None) -> tuple[Header, Place]:
     """The header of a file, and where the picture is in it. Within ``named``."""
     with path.open("rb") as file:
         start = file.read(26)
-        pages = ifd.read_directories(file) if start.startswith(_TIFF_STARTS) else None
+        pages = ifd.read_directories(file) if start.startswith(kinds.TIFF_STARTS) else None
+    kinds.check_not_raw(path, pages)
     if pages is not None:
-        head, place = _look_at_tiff(path, pages)
+        head, place = _look_at_tiff(path, pages, frame)
     else:
-        head, place = eight_bit.look(path), Place()
+        head, place = eight_bit.look(path, frame=frame), Place(frame=frame)
         if start.startswith(png.START):
-            place = Place(bits=start[24], color_type=start[25])
-        if place.bits == 16:
+            place = Place(bits=start[24], color_type=start[25], frame=frame, deep=start[24] == 16)
+        if place.deep:
+            if frame is not None and frame > 1:
+                raise UserError(f"{path}: of an animated PNG of 16 bits only frame 1 is read; convert it first")
             channels = 1 if place.color_type in (0, 4) else 3
             head = evolve(head, depth="uint16", mode=high_depth.png_mode(place.color_type), channels=channels)
     _check_size(path, head.size, max_pixels)
     return head, place
 
 
-def _look_at_tiff(path: Path, pages: list[ifd.Directory]) -> tuple[Header, Place]:
-    full = [n for n, page in enumerate(pages) if not ifd.numbers(page, _SUBFILE, [0])[0] & _REDUCED_OR_MASK]
-    if len(full) > 1:
-        raise UserError(f"{path}: a TIFF of {len(full)} pages is not read; save its pages as files of their own first")
-    number = full[0] if full else 0
+def _look_at_tiff(path: Path, pages: list[ifd.Directory], frame: int | None) -> tuple[Header, Place]:
+    full = [n for n, page in enumerate(pages) if not ifd.numbers(page, _SUBFILE, [0])[0] & _REDUCED_OR_MASK] or [0]
+    eight_bit.check_frame(path, "a TIFF of several pages", "page", len(full), frame)
+    number = full[(frame or 1) - 1]
     page = pages[number]
-    if high_depth.is_high_depth(page):
+    deep = high_depth.is_high_depth(page) or high_depth.is_misread(page)
+    if not deep:
+        try:
+            head = eight_bit.look(path, number)
+        except (UnidentifiedImageError, SyntaxError, KeyError):  # for layouts that Pillow does not know
+            deep = True
+    if deep:
         head = high_depth.tiff_header(path, page)
-    elif ifd.numbers(page, _PLANAR, [1])[0] == 2 and ifd.numbers(page, _SAMPLES, [1])[0] == 2:
-        # Pillow decodes the alpha of these as 0 everywhere, or not at all.
-        raise UserError(
-            f"{path}: a TIFF of 8-bit gray and alpha in separate planes is not read; convert it to PNG first"
-        )
-    else:
-        head = eight_bit.look(path, number)
-    return head, Place(number=number, page=page)
+    notes = (f"of the {len(full)} pages in this file only page {frame} is read",) if len(full) > 1 else ()
+    return nodata.checked(head, page), Place(number=number, page=page, deep=deep, notes=notes)
 
 
-def check_packages(found: Header) -> None:
+def check_packages(found: Header, place: Place) -> None:
     """Raises UserError where a package that reads this image is not installed."""
-    if found.depth != "uint8":
+    if place.deep:
         high_depth.need(found.path)
 
 
@@ -135,15 +152,16 @@ def _too_many(path: Path, max_pixels: int, size: str = "") -> TooManyPixels:
 
 
 @contextmanager
-def named(path: Path, max_pixels: int) -> Iterator[None]:
-    """Turns whatever a decoder raises into a UserError that names the file."""
+def named(path: Path, max_pixels: int) -> Iterator[list[str]]:
+    """Turns whatever a decoder raises into a UserError that names the file. Gives what decoders print meanwhile."""
     if not path.exists():
         raise UserError(f"{path}: there is no such file")
     if not path.is_file():
         raise UserError(f"{path}: not a file; give the images in it")
+    heard: list[str] = []
     try:
-        with _PillowLimit(max_pixels):
-            yield
+        with _PillowLimit(max_pixels), complaints.collected(heard):
+            yield heard
     except UserError:
         raise
     except Image.DecompressionBombError:
@@ -151,30 +169,27 @@ def named(path: Path, max_pixels: int) -> Iterator[None]:
     except PermissionError:
         raise UserError(f"{path}: cannot be read; check its permissions") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: {_unidentified(path)}; formats read: {', '.join(eight_bit.FORMATS)}") from None
+        raise UserError(f"{path}: {_unidentified(path)}; formats read: {', '.join(kinds.FORMATS)}") from None
     except MemoryError:
         raise UserError(f"{path}: not enough memory to decode it") from None
     except Exception as problem:
         # Decoders raise anything from struct.error to IndexError on broken data.
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        reason = "; ".join(dict.fromkeys([reason, *heard[:1]]))
+        what = kinds.unread(path)
+        if what or _NOT_SUPPORTED.search(reason):
+            raise UserError(
+                f"{path}: {what or 'files of this kind'} are not read ({reason}); convert it to PNG or TIFF first"
+            ) from None
         raise UserError(f"{path}: broken or cut off ({reason}); replace it with an intact copy") from None
 
 
 def _unidentified(path: Path) -> str:
     """What is wrong with a file of none of the formats that are read."""
-    name = ""
-    with suppress(Exception), Image.open(path) as image:  # of any format that Pillow has
-        name = image.format or ""
-    # Some formats have no signature, and Pillow finds them in files of other kinds.
-    if name and Image.OPEN[name][1] is None and Image.registered_extensions().get(path.suffix.lower()) != name:
-        name = ""
-    with path.open("rb") as file:
-        start = file.read(12)
-    name = name or next((other for other, signature in _OTHER_SIGNATURES if signature.match(start)), "")
+    other = kinds.other_format(path)
+    name = kinds.unread(path) or (f"{other} files" if other else "")
     if name:
-        return f"{name} files are not read; convert it to PNG or TIFF first"
-    if start.startswith((b"\xff\xd8\xff", *_TIFF_STARTS)):
-        return "a kind of JPEG or TIFF that is not read, or broken in its header; convert it to PNG first"
+        return f"{name} are not read; convert it to PNG or TIFF first"
     return "not an image, or broken in its header"
 
 

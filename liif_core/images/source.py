@@ -8,6 +8,7 @@ from attrs import Factory, frozen
 
 from liif_core.errors import UserError
 from liif_core.images.arrays import fill_transparent
+from liif_core.images.complaints import as_notes
 from liif_core.images.metadata import upright
 from liif_core.images.picture import Depth, Metadata, Picture
 from liif_core.sizes import Size
@@ -26,7 +27,8 @@ class Source:
     """A picture of which rectangles are read. Its colors under full transparency are filled, see ``fill_transparent``.
 
     ``size`` is (height, width). ``channels`` (1 or 3), ``depth``, ``span``, ``mode``, ``metadata`` and ``notes`` are as
-    of a Picture. ``alpha_range`` holds the least and the greatest alpha, None where the picture has no alpha.
+    of a Picture; to the notes, ``own_notes``, what decoders print (``heard``) is added, which is known in full when all
+    parts are read. ``alpha_range`` holds the least and the greatest alpha, None where the picture has no alpha.
     ``part`` reads rows and columns. ``row_bytes`` is how many bytes are held for each row of a part, at any width.
     """
 
@@ -39,7 +41,13 @@ class Source:
     part: ReadPart
     row_bytes: int = 0
     metadata: Metadata = Factory(Metadata)
-    notes: tuple[str, ...] = ()
+    own_notes: tuple[str, ...] = ()
+    heard: list[str] = Factory(list)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user about what was converted or left out, and what decoders say."""
+        return (*self.own_notes, *as_notes(self.heard))
 
     def read(self, rows: slice, columns: slice) -> Picture:
         """A part of the picture; both slices have a start and a stop within it."""
@@ -65,7 +73,7 @@ def from_picture(picture: Picture) -> Source:
         mode=picture.mode,
         part=part,
         metadata=picture.metadata,
-        notes=picture.notes,
+        own_notes=picture.notes,
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from liif_core.images.account import Account, account
 from liif_core.images.formats import Format
 from liif_core.images.picture import Depth, Metadata
 from liif_core.sizes import Size
@@ -28,7 +29,8 @@ class Target:
     """A checked output, which ``open_writer`` writes.
 
     ``depth`` is the type of the rows to write: the depth requested, or the nearest that the format holds. ``memory``
-    is about how many bytes the writer uses; ``notes`` are sentences for the user about what the format cannot keep.
+    is about how many bytes the writer uses; ``notes`` are sentences for the user about the pixels that the format
+    cannot keep. ``metadata`` is what the file will hold, and ``account`` says what became of that of the input.
     """
 
     path: Path
@@ -40,3 +42,8 @@ class Target:
     encoding: Encoding
     memory: int
     notes: tuple[str, ...]
+
+    @property
+    def account(self) -> Account:
+        """What of the input's metadata is kept, changed and dropped."""
+        return account(self.metadata)

@@ -11,8 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from liif_core.images import ifd
-from liif_core.images.metadata import exif_directory
+from liif_core.images import exif, ifd, iptc, nodata
 from liif_core.images.ordered_pool import WORKERS, InOrder
 from liif_core.images.target import Target
 from liif_core.sizes import Size
@@ -111,7 +110,12 @@ class TiffSink:
             own[34675] = (ifd.UNDEFINED, metadata.icc)
         if metadata.xmp:
             own[700] = (ifd.BYTE, metadata.xmp)
-        return exif_directory(metadata, self.target.size) | {tag: ifd.Entry.of(*entry) for tag, entry in own.items()}
+        if metadata.nodata is not None:
+            own[nodata.TAG] = (ifd.ASCII, f"{metadata.nodata:.17g}\0".encode())
+        if metadata.iptc:
+            own[iptc.TIFF_TAG] = (ifd.UNDEFINED, metadata.iptc)
+        carried = exif.directory_for(metadata, self.target.size)
+        return carried | {tag: ifd.Entry.of(*entry) for tag, entry in own.items()}
 
 
 def is_big(image_bytes: int) -> bool:

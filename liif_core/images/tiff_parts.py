@@ -7,14 +7,15 @@ decode. Strips that are not compressed and strips that are deflated are divided 
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 from PIL import Image
 
-from liif_core.images import eight_bit, high_depth, ifd
+from liif_core.images import complaints, eight_bit, high_depth, ifd, jpeg_end, nodata
 from liif_core.images.metadata import from_directory
 from liif_core.images.picture import Metadata, Picture
 from liif_core.images.source import Block, Pixels, band_rows, joined
@@ -25,9 +26,31 @@ _BIT_ORDER, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS, _PLANAR = 
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
 _PLACES = (_STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS)
 # Besides sizes: bits, compression, colors, bit order, samples, planes, options of fax, predictor, palette, inks, extra
-# samples, their format, JPEG's tables, and what YCbCr needs. LERC's parameters.
-_LAYOUT = (258, 259, 262, 266, 277, 284, 292, 293, 317, 320, 332, 334, 338, 339, 347, 529, 530, 531, 532, 50674)
-_NOT_COMPRESSED, _OLD_JPEG, _DEFLATE = 1, 6, (8, 32946)
+# samples, their format, JPEG's tables, and what YCbCr needs. The value of pixels without data. LERC's parameters.
+_LAYOUT = (
+    258,
+    259,
+    262,
+    266,
+    277,
+    284,
+    292,
+    293,
+    317,
+    320,
+    332,
+    334,
+    338,
+    339,
+    347,
+    529,
+    530,
+    531,
+    532,
+    nodata.TAG,
+    50674,
+)
+_NOT_COMPRESSED, _OLD_JPEG, _JPEG, _DEFLATE = 1, 6, 7, (8, 32946)
 _YCBCR = 6
 _LONG_STRIP = 1 << 21  # bytes of pixels; longer strips are divided where they can be
 
@@ -109,14 +132,17 @@ class TiffParts:
         return data, self.part[0] if self.tiled else min(self.part[0], self.size[0] - down * self.part[0])
 
     def _decode(self, data: list[bytes], height: int) -> Picture:
+        check_jpeg(self.page, data)
         small = io.BytesIO(self._small_tiff(data, height))
         if self.deep:
             page = ifd.read_first(small)
             small.seek(0)
             (color, alpha), notes = high_depth.decode_tiff(self.path, small, 0, page)
-            return Picture(color, alpha, "", (0.0, 1.0), self.metadata, tuple(notes))
+            kept = self.metadata if alpha is not None else evolve(self.metadata, nodata=None)
+            return Picture(color, alpha, "", (0.0, 1.0), kept, tuple(notes))
         with Image.open(small, formats=("TIFF",)) as image:
-            image.load()
+            with complaints.printed() if complaints.prints(self.page) else nullcontext():
+                image.load()
             return eight_bit.to_picture(image, self.metadata, 1)
 
     def _small_tiff(self, data: list[bytes], height: int) -> bytes:
@@ -155,8 +181,29 @@ class TiffParts:
                     yield top, ([zlib.compress(rows, 0)], height)
 
 
-def open_parts(path: Path, page: ifd.Directory) -> TiffParts | None:
-    """The strips or tiles of a page; None where they are not as they should be, or cannot be decoded one by one."""
+def check_jpeg(page: ifd.Directory, data: Iterable[bytes]) -> None:
+    """Adds to what decoders say of a page that a strip or tile of it, compressed as JPEG, ends early.
+
+    Pillow makes libtiff keep silent about that.
+    """
+    if ifd.numbers(page, _COMPRESSION, [_NOT_COMPRESSED])[0] == _JPEG and any(map(jpeg_end.ends_early, data)):
+        complaints.say("JPEG data of a strip or tile end early")
+
+
+def segments(path: Path, page: ifd.Directory) -> Iterator[bytes]:
+    """The data of all strips or tiles of a page."""
+    offsets, lengths = (ifd.numbers(page, tag) for tag in (_PLACES[2:] if _TILE_OFFSETS in page else _PLACES[:2]))
+    with path.open("rb") as file:
+        for offset, length in zip(offsets, lengths):
+            file.seek(offset)
+            yield file.read(length)
+
+
+def open_parts(path: Path, page: ifd.Directory, deep: bool) -> TiffParts | None:
+    """The strips or tiles of a page, which tifffile decodes if it is ``deep``.
+
+    None where they are not as they should be, or cannot be decoded one by one.
+    """
     with path.open("rb") as file:
         order: Literal["<", ">"] = "<" if file.read(2) == b"II" else ">"
     size = ifd.numbers(page, _HEIGHT)[0], ifd.numbers(page, _WIDTH)[0]
@@ -190,8 +237,8 @@ def open_parts(path: Path, page: ifd.Directory) -> TiffParts | None:
     elif long and compression in _DEFLATE and count == planes == 1 and ifd.numbers(page, _BIT_ORDER, [1])[0] == 1:
         streamed, part = True, (band_rows(row), size[1])
     return TiffParts(
-        path, page, order, size, part, tiled, high_depth.is_high_depth(page), streamed,
-        tuple(map(tuple, places)), from_directory(page)[0],
+        path, page, order, size, part, tiled, deep, streamed,
+        tuple(map(tuple, places)), evolve(from_directory(page)[0], nodata=nodata.value_of(page)),
     )  # fmt: skip
 
 

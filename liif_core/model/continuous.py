@@ -6,7 +6,7 @@ that many means over all queries, which ``ContinuousImage.partial_statistic`` co
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -198,6 +198,8 @@ class ContinuousModel(nn.Module, ABC):
     halo: int | None = None  # how many pixels away the image can change a color; None: the whole image
     num_statistics: int | None = 0  # number of means over all queries that colors depend on; None: one call for all
     trained_scale: tuple[float, float] | None = None  # smallest and largest scale in training; None: unknown
+    component_names: Mapping[str, str] = {}  # path of a submodule -> the component that it is, for messages
+    loaded_from: str | None = None  # the file or name of its weights, for messages
 
     @abstractmethod
     def encode(self, image: Float[Tensor, "B channels h w"], placement: TilePlacement | None = None) -> ContinuousImage:

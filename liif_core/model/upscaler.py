@@ -11,24 +11,24 @@ from attrs import evolve
 from PIL import Image
 from torch import Tensor
 
-from liif_core.errors import UserError
 from liif_core.images import (
     Depth,
     Picture,
     Source,
     from_picture,
     from_planes,
+    mark_rows,
     picture_from_array,
     picture_from_pillow,
     picture_to_array,
     picture_to_pillow,
-    to_planes,
 )
+from liif_core.model.blame import blamed, check_finite_sum
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, device_of, eval_mode
+from liif_core.model.picture_batch import PictureBatch
 from liif_core.model.tile_plan import TilePlan, default_memory, plan_tiles, total_pixels
 from liif_core.model.tiling import render_bands
-from liif_core.shapes import Float
 from liif_core.sizes import OutputSize, Scale, memory_bytes
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
@@ -82,7 +82,7 @@ def _upscale_picture(
             rows[first : first + len(band)] = band
             first += len(band)
     color, alpha = (rows[..., :-1], rows[..., -1]) if picture.alpha is not None else (rows, None)
-    return evolve(picture, color=color, alpha=alpha, notes=())
+    return evolve(picture, color=color, alpha=alpha, metadata=renderer.metadata, notes=())
 
 
 def _upscale_tensor(
@@ -99,7 +99,7 @@ def _upscale_tensor(
         c = model.channels
         raise ValueError(f"image: expected a tensor ({c}, h, w) or (B, {c}, h, w), got {tuple(image.shape)}")
     batch = image if image.ndim == 4 else image[None]
-    output.check_region((image.shape[-2], image.shape[-1]))
+    output.check((image.shape[-2], image.shape[-1]))
     if torch.is_grad_enabled() and (image.requires_grad or any(p.requires_grad for p in model.parameters())):
         if memory is not None:
             raise ValueError(
@@ -135,14 +135,16 @@ def _in_tiles(
         _warn(note)
     progress = _fraction_of(total_pixels(model, image_size, size, output.region), on_progress)
     larger = torch.empty(len(batch), model.channels, *size, dtype=batch.dtype, device=batch.device)
-    first = 0
-    with eval_mode(model):
+    first, total = 0, larger.new_zeros((), dtype=torch.float32)
+    with eval_mode(model), blamed(model):
         for band in render_bands(
             model, lambda rows, columns: batch[:, :, rows, columns].float(), image_size, size, plan,
             region=output.region, precision=precision, on_progress=progress, to_host=batch.device != device,
         ):  # fmt: skip
+            total += band.sum()
             larger[:, :, first : first + band.shape[2]] = band.clamp(0, 1)
             first += band.shape[2]
+    check_finite_sum(total, model, precision)  # once, at the end: a GPU has to finish for that
     return larger
 
 
@@ -181,14 +183,16 @@ class PictureRenderer:
     """
 
     def __init__(self, model: ContinuousModel, picture: Source, output: OutputSize):
-        output.check_region(picture.size)
+        output.check(picture.size)
         self.model = model
-        self.batch = _PictureBatch(picture, model.channels)
+        self.batch = PictureBatch(picture, model.channels)
         self.channels = self.batch.channels  # of the rows, alpha included
         self.within = picture.size
         self.size = output.for_image(picture.size)
         self.region = output.region
         self.scale = output.scale_for(picture.size)
+        # Of the part of a picture that is rendered, no positions and sizes of the whole hold.
+        self.metadata = evolve(picture.metadata, whole=picture.size if output.region is None else None)
         self.total_pixels = total_pixels(model, self.within, self.size, self.region)  # the sum of all ``on_progress``
 
     def plan(self, memory: int) -> TilePlan:
@@ -213,12 +217,22 @@ class PictureRenderer:
         self, plan: TilePlan, depth: Depth, precision: str = "float32", on_progress: Callable[[int], object] = int
     ) -> Iterator[np.ndarray]:
         """Rows (h, W, channels) of type ``depth`` from top to bottom; ``on_progress`` as of ``render_bands``."""
-        for band in render_bands(
+        first = 0
+        bands = render_bands(
             self.model, self.batch.read, self.within, self.size, plan, region=self.region,
             device=device_of(self.model), precision=precision, on_progress=on_progress,
-        ):  # fmt: skip
+        )  # fmt: skip
+        while True:
+            with blamed(self.model):
+                band = next(bands, None)
+            if band is None:
+                return
+            check_finite_sum(band.sum(), self.model, precision)
             color, alpha = self.batch.apart(band)
-            yield from_planes(color, alpha, depth, self.batch.picture.span)
+            rows = from_planes(color, alpha, depth, self.batch.picture.span)
+            mark_rows(rows, first, self.batch.picture, self.size, self.region)
+            first += len(rows)
+            yield rows
 
 
 def notes_on(model: ContinuousModel, plan: TilePlan, scale: Scale) -> list[str]:
@@ -236,55 +250,3 @@ def notes_on(model: ContinuousModel, plan: TilePlan, scale: Scale) -> list[str]:
             f"{trained[0]:g} to {trained[1]:g}"
         )
     return notes
-
-
-def images_of(model_channels: int, channels: int, alpha: bool) -> int:
-    """How many images a model renders for a picture of 1 or 3 channels, with alpha or without.
-
-    Raises UserError for a model whose channels no picture has.
-    """
-    if model_channels not in (1, 3):
-        raise UserError(f"the model takes images of {model_channels} channels, and pictures have 1 or 3")
-    return (1 if channels == model_channels else channels) + alpha
-
-
-class _PictureBatch:
-    """A picture as the batch of images that a model takes, and back.
-
-    Alpha is rendered beside the color, as a gray image. A gray image is rendered by a model of three channels as three
-    equal ones, whose mean is taken; a color image by a model of one channel, a channel at a time.
-    """
-
-    def __init__(self, picture: Source, channels: int):
-        self.picture = picture
-        self.model_channels = channels
-        self.colors = picture.channels
-        self.flat_alpha: float | None = None  # of all pixels, where it is one: it need not be rendered
-        self.has_alpha = picture.alpha_range is not None
-        if picture.alpha_range is not None and picture.alpha_range[0] == picture.alpha_range[1]:
-            _, corner = to_planes(picture.read(slice(0, 1), slice(0, 1)))
-            assert corner is not None
-            self.flat_alpha = float(corner[0, 0, 0])
-        self.renders_alpha = self.has_alpha and self.flat_alpha is None
-        self.channels = self.colors + self.has_alpha
-        self.color_images = images_of(channels, self.colors, False)
-        self.images = self.color_images + self.renders_alpha
-
-    def read(self, rows: slice, columns: slice) -> Float[Tensor, "images model_channels h w"]:
-        """A part of the picture."""
-        color, alpha = to_planes(self.picture.read(rows, columns))
-        planes = torch.from_numpy(color)
-        images = [planes] if self.colors == self.model_channels else list(planes[:, None])
-        if self.renders_alpha:
-            assert alpha is not None
-            images.append(torch.from_numpy(alpha))
-        return torch.stack([image.expand(self.model_channels, -1, -1) for image in images])
-
-    def apart(self, band: Float[Tensor, "images model_channels h w"]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rendered rows as color (c, h, w), and alpha (1, h, w) or None."""
-        color = band[0] if self.colors == self.model_channels else band[: self.color_images].mean(1)
-        if not self.has_alpha:
-            return color.numpy(), None
-        if self.renders_alpha:
-            return color.numpy(), band[self.color_images].mean(0, keepdim=True).numpy()
-        return color.numpy(), np.full((1, *band.shape[2:]), self.flat_alpha, np.float32)

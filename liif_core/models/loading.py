@@ -45,6 +45,8 @@ def checkpoint_path(path_or_name: str | Path, registry: Registry) -> Path:
     that is neither.
     """
     path, text = Path(path_or_name), str(path_or_name)
+    if path.is_fifo() or path.is_socket() or path.is_char_device() or path.is_block_device():
+        raise UserError(f"{text}: a pipe or a device, not a checkpoint file")
     if path.is_file() or not _may_be_a_name(text):
         return path
     try:

@@ -206,7 +206,9 @@ class Registry:
 
     def _hint(self, use: str, owner: str, known: list[str], nothing: str = "none") -> str:
         """What to do about an unknown name: the nearest name, the distribution to install, and broken plugins."""
-        parts = [did_you_mean(use, known)]
+        name = use.rpartition(":")[2]
+        same = {other for other in self._distributions() if other.replace("_", "-") == owner.replace("_", "-")}
+        parts = [did_you_mean(use, [f"{other}:{name}" for other in same]) or did_you_mean(use, known)]
         if owner and owner not in self._distributions():
             example = f"in a clone of liif-core that has it, pip install plugins/{owner}"
             parts.append(

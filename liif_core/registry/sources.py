@@ -152,6 +152,8 @@ def _load_module(entry: importlib.metadata.EntryPoint) -> Any:
 
 def _load_file(path: Path) -> Any:
     """Run the file as a module with a unique name."""
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}{did_you_mean(path.name, _names_in(path.parent))}")
     _reachable(str(path.parent))
     name = f"liif_plugin_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -165,6 +167,13 @@ def _load_file(path: Path) -> Any:
         del sys.modules[name]
         raise
     return module
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [file.name for file in folder.iterdir() if file.suffix == ".py"]
+    except OSError:
+        return []
 
 
 def _reachable(folder: str) -> None:

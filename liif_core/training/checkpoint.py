@@ -2,30 +2,33 @@
 
 import hashlib
 import json
+import math
+import stat
 import tomllib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
 from liif_core import files
-from liif_core.errors import UserError
-from liif_core.experiment.build import build_model
+from liif_core.errors import UserError, cut
 from liif_core.experiment.schema import ModelSpec
 from liif_core.experiment.toml_file import model_from_table, plugins_of, to_toml
 from liif_core.experiment.translation import translate_experiment, translate_weights
 from liif_core.model.continuous import ContinuousModel
 from liif_core.registry.components import Origin, Registry
 from liif_core.registry.discovery import discover
+from liif_core.training.container import check_digest, container_bytes, read_container
+from liif_core.training.fitting import build_fitting, check_finite, check_tensors
+from liif_core.training.published import check_arguments, read_published
 
 FORMAT = "liif-core checkpoint"
 FORMAT_VERSION = 2  # what is written
+_DEEPEST = 32  # nested tables and lists in an experiment
 READABLE_VERSIONS = ("1", "2")  # 1: other names of experiment keys and parameters, which are translated
 
 
@@ -51,6 +54,8 @@ class Checkpoint:
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a .safetensors file, whole or not at all; missing parent folders are made.
 
+    Equal checkpoints give equal bytes. The file holds the SHA-256 of all its bytes, and of its tensors alone.
+
     Raises OSError where that fails, and ValueError for an experiment that TOML cannot hold.
     """
     # cloned: safetensors refuses tensors that share memory, such as tied weights
@@ -71,7 +76,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "sha256": tensors_sha256(state),
         "known": json.dumps(known),
     }
-    files.write_bytes(path, safetensors.torch.save(state, metadata))
+    files.write_bytes(path, container_bytes(state, metadata))
 
 
 def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Checkpoint:
@@ -80,12 +85,18 @@ def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Check
     The result has the keys and parameter names of this version, whichever version wrote the file. ``registry`` is by
     default that of the installed plugins.
 
-    Raises UserError for a file that is missing or damaged, of another format, or with parts that no plugin imports.
+    Raises UserError for a file that is missing or damaged, of another format, with parts that no plugin imports, or
+    with weights that are NaN or infinite.
     """
     path = Path(path)
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
+            raise UserError(f"{path}: cannot be read: expected a file, and it is a pipe or a device")
         with open(path, "rb") as file:
             start = file.read(16)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if start[8:9] == b"{":
@@ -99,21 +110,9 @@ def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> Continuo
     Warns (OtherVersion) where a plugin has another version than it was saved with.
     """
     spec = spec_of(checkpoint, registry, where)
-    model = build_model(spec)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
-    problems = [f"{where}: no weights for {name}" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"{where}: the model has no place for {name}" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"{where}: {name} is {found[name]}, and the model expects {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name] != found[name]
-    ]
-    if problems:
-        rest = [f"{where}: and {len(problems) - 5} more such problems"] if len(problems) > 6 else problems[5:]
-        raise UserError(*problems[:5], *rest)
-    model.load_state_dict(checkpoint.state)
+    model = build_fitting(spec, checkpoint.state, where)
     model.trained_scale = checkpoint.scale
+    model.loaded_from = where
     return model
 
 
@@ -156,58 +155,87 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def _load_ours(path: Path) -> Checkpoint:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged, or not a safetensors file: {error}") from None
+    state, metadata = read_container(path)
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: a safetensors file, but not a liif-core checkpoint (its metadata has no 'format')")
     version = metadata.get("format_version")
     if version not in READABLE_VERSIONS:
         raise UserError(
-            f"{path}: checkpoint format {version}; this liif-core reads {' and '.join(READABLE_VERSIONS)}: "
+            f"{path}: checkpoint format {cut(version)}; this liif-core reads {' and '.join(READABLE_VERSIONS)}: "
             "install a newer one"
         )
-    if metadata.get("sha256") != tensors_sha256(state):
+    if not check_digest(path, metadata) and metadata.get("sha256") != tensors_sha256(state):
         raise UserError(f"{path}: damaged: the weights do not have the SHA-256 that they were saved with")
     try:
         experiment = tomllib.loads(metadata["experiment"])
-        known = json.loads(metadata["known"])
-        scale = known["scale"] and tuple(known["scale"])
         if not isinstance(experiment["model"], dict):
             raise TypeError("model is no table")
+        if _is_deep(experiment):
+            raise ValueError("tables are nested too deeply")
+        known = _known(metadata["known"])
         if version == "1":
             experiment = translate_experiment(experiment)
             state = translate_weights(state, experiment["model"])
-        return Checkpoint(state, experiment, scale, known["step"], known["best"], known["plugins"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged: its metadata cannot be read ({type(error).__name__}: {error})") from None
+    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {cut(error, 300)}"
+        raise UserError(f"{path}: damaged: its metadata cannot be read ({reason})") from None
+    check_finite(state, str(path))
+    return Checkpoint(state, experiment, **known)
+
+
+def _known(text: str) -> dict[str, Any]:
+    """The entry "known" of the metadata, checked. Raises KeyError, TypeError or ValueError."""
+    known = json.loads(text)
+    scale, step, best, plugins = (known[name] for name in ("scale", "step", "best", "plugins"))
+    if scale is not None:
+        if not (isinstance(scale, list) and len(scale) == 2 and all(map(_is_number, scale))):
+            raise ValueError(f"scale: expected two numbers, got {cut(scale)}")
+        if not 0 < scale[0] <= scale[1] < math.inf:
+            raise ValueError(f"scale: expected two positive numbers in order, got {cut(scale)}")
+        scale = tuple(map(float, scale))
+    if step is not None and not (isinstance(step, int) and not isinstance(step, bool) and step >= 0):
+        raise ValueError(f"step: expected a whole number from 0, got {cut(step)}")
+    if best is not None and not (_is_number(best) and not math.isnan(best)):
+        raise ValueError(f"best: expected a number, got {cut(best)}")
+    if not (isinstance(plugins, dict) and all(isinstance(version, str) for version in plugins.values())):
+        raise ValueError(f"plugins: expected versions by name, got {cut(plugins)}")
+    return {"scale": scale, "step": step, "best": best, "plugins": plugins}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether tables and lists are nested more deeply than those of any experiment."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list))]
+        level = [value for values in inner for value in values]
+    return bool(level)
 
 
 def _load_published(path: Path, registry: Registry) -> Checkpoint:
-    try:
-        published = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch does not document what torch.load raises for a file that it cannot read
-        # torch's message advises to load it unsafely; what is wrong follows the name of its reader
-        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().split("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: neither a safetensors checkpoint nor a .pth that loads safely: {reason}") from None
+    published = read_published(path)
     try:
         name, arguments, state = (published["model"][key] for key in ("name", "args", "sd"))
-    except (KeyError, TypeError, IndexError):
+    except (KeyError, TypeError, IndexError, ValueError, RuntimeError, AttributeError):
         raise UserError(f"{path}: not a published checkpoint: expected {{'model': {{'name', 'args', 'sd'}}}}") from None
+    if not (isinstance(name, str) and isinstance(state, Mapping)):
+        raise UserError(f"{path}: not a published checkpoint: expected a name and a mapping of weights in 'model'")
+    check_tensors(state, str(path))
 
     def encoder(spec: Mapping[str, Any], part: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
         return registry.importer("encoder", spec["name"]).convert(spec.get("args", {}), part)
 
     try:
+        check_arguments(arguments, state)
         table, state = registry.importer("model", name).convert(arguments, state, encoder)
     except UserError as error:
         raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
-    except Exception as error:  # of a plugin
-        raise UserError(f"{path}: cannot be imported as {name!r}: {type(error).__name__}: {error}") from None
-    odd = sorted(str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor)))
-    if odd:
-        raise UserError(f"{path}: not a published checkpoint: {odd[0]} is no tensor")
+    except (Exception, SystemExit) as error:  # of a plugin
+        reason = f"{type(error).__name__}: {cut(error, 1000)}"
+        raise UserError(f"{path}: cannot be imported as {cut(name)!r}: {reason}") from None
+    check_tensors(state, str(path))
+    check_finite(state, str(path))
     return Checkpoint(state, {"name": path.stem, "model": table})

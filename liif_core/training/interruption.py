@@ -9,6 +9,8 @@ from types import FrameType
 
 import torch
 
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
 
 class StopRequest:
     """``signal`` is the name of the signal that asked the run to stop, or None."""
@@ -18,9 +20,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Record the first SIGINT or SIGTERM, for the run to stop after the current step; a second SIGINT stops at once.
+    """Record the first of ``_SIGNALS``, for the run to stop after the current step; a second SIGINT stops at once.
 
-    Outside the main thread, where Python delivers no signals, nothing is recorded.
+    SIGHUP, which a terminal that is closed sends, is left alone where it is ignored, as under nohup. Outside the main
+    thread, where Python delivers no signals, nothing is recorded.
     """
     request = StopRequest()
 
@@ -32,7 +35,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    wanted = [n for n in wanted if not (n.name == "SIGHUP" and signal.getsignal(n) is signal.SIG_IGN)]
+    before = {number: signal.signal(number, handle) for number in wanted}
     try:
         yield request
     finally:

@@ -2,84 +2,123 @@
 
 import json
 import math
-from importlib.util import find_spec
+import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from liif_core import files
+from liif_core.errors import UserError
+from liif_core.evaluation.evaluate import NotWritten
+from liif_core.training.curves import curves_png
+from liif_core.training.optional import Optional
+from liif_core.training.writing import reason, writing
 
 
 class TrainingLog:
     """Appends to ``folder``/metrics.jsonl; a context manager.
 
-    Entries after ``step``, left by an interrupted run, are dropped first, because the run will repeat them.
+    Entries after ``step``, left by an interrupted run, are dropped first, because the run will repeat them. TensorBoard
+    drops them, too. What an optional package cannot do is said in ``notes``, and by a warning where it fails later.
+
+    Raises UserError for a log that is damaged, or cannot be written.
     """
 
     def __init__(self, folder: Path, step: int):
-        self.folder = folder
+        self.folder, self.step = folder, step
         self.path = folder / "metrics.jsonl"
         self.entries = [entry for entry in _read(self.path) if entry["step"] <= step]
-        files.write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries))
-        self.notes = [
-            f"{what} is not installed, so {without}: pip install 'liif-core[{extra}]'"
-            for what, extra, without in (
-                ("tensorboard", "tensorboard", "no TensorBoard scalars are written"),
-                ("matplotlib", "curves", "no picture of the curves is drawn"),
-            )
-            if find_spec(what) is None
-        ]
+        with writing(self.path):
+            files.write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries))
+        self.board = Optional("tensorboard", "tensorboard", "no TensorBoard scalars are written")
+        self.curves = Optional("matplotlib", "curves", "no picture of the curves is drawn")
+        self._writer: Any = None
 
     def __enter__(self) -> "TrainingLog":
         self._file = open(self.path, "a", encoding="utf-8")
-        self._board = None
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+        self._writer = self.board.run(self._open_board)
+        self.curves.run(_matplotlib)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        try:
+            self._file.close()  # writes again what could not be written
+        except OSError as failed:
+            if error is None:
+                raise UserError(f"{self.path}: cannot be written: {failed.strerror}") from None
+        if self._writer is not None:
+            self.board.run(self._writer.close)
         self.draw()
 
+    @property
+    def notes(self) -> list[str]:
+        """A line for each optional package that is not installed."""
+        return [package.missing for package in (self.board, self.curves) if package.missing]
+
     def add(self, step: int, epoch: int, **values: float) -> None:
-        """One entry; values are scalars by name. A value that is not finite is written as null."""
-        entry: dict[str, Any] = {"step": step, "epoch": epoch}
+        """One entry, with the time of day; values are scalars by name. One that is not finite is written as null."""
+        entry: dict[str, Any] = {"step": step, "epoch": epoch, "time": datetime.now(UTC).isoformat(timespec="seconds")}
         entry |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         self.entries.append(entry)
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
-        if self._board is not None:
+        if self._writer is not None:
             for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+                self.board.run(self._writer.add_scalar, name, value, step)
+        with writing(self.path):
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
 
     def draw(self) -> None:
-        """Write ``folder``/curves.png: loss and validation PSNR over steps; nothing where matplotlib is missing."""
-        if find_spec("matplotlib") is None or not self.entries:
-            return
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        """Write ``folder``/curves.png, where there is something to draw and matplotlib works."""
+        drawn = self.curves.run(curves_png, self.entries) if self.entries else None
+        if drawn is not None:
+            path = self.folder / "curves.png"
+            try:
+                files.write_bytes(path, drawn)
+            except OSError as error:
+                warnings.warn(f"{path}: cannot be written: {reason(error)}", NotWritten, stacklevel=2)
 
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        for axes, name, title in zip(figure.subplots(1, 2), ("loss", "psnr"), ("L1 loss", "validation PSNR (dB)")):
-            points = [(entry["step"], entry[name]) for entry in self.entries if entry.get(name) is not None]
-            axes.plot(*zip(*points) if points else ([], []), marker="o" if len(points) < 30 else None, markersize=3)
-            axes.set(title=title, xlabel="step")
-            axes.grid(alpha=0.3)
-        with files.replacing(self.folder / "curves.png") as temporary:
-            figure.savefig(temporary, dpi=120)
+    def _open_board(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
+
+
+def _matplotlib() -> None:
+    from matplotlib.figure import Figure as Figure
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log; a last line that a killed process left half-written is dropped."""
+    """The entries of a log. A last line that a killed process left half-written is dropped.
+
+    Raises UserError for a log with anything else in it.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            entries.append(json.loads(line))
-        except ValueError:
-            break
+            entry = json.loads(line.decode())
+            if not _is_entry(entry):
+                raise ValueError
+        except (ValueError, RecursionError):
+            if number == len(lines):  # there is no line end after it
+                break
+            raise UserError(
+                f"{path}: damaged in line {number}: expected a JSON object with 'step' and 'epoch'; it is only a log: "
+                "rename or delete it, and go on with --resume"
+            ) from None
+        entries.append(entry)
     return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+        return False
+    return all(value is None or isinstance(value, int | float | str) for value in entry.values())

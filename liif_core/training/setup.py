@@ -4,13 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from attrs import evolve
 
-from liif_core.data.crops import largest_crop
+from liif_core.data.crops import CropDataset, largest_crop
 from liif_core.data.degrade import build_degradation
-from liif_core.data.sources import ImageSet, MissingData, open_images
+from liif_core.data.sources import BadImages, ImageSet, MissingData, open_images
 from liif_core.errors import UserError
+from liif_core.evaluation.evaluate import check_set, open_sets
 from liif_core.experiment.build import build_model, try_model
-from liif_core.experiment.schema import Experiment
+from liif_core.experiment.schema import Div2kSource, EvaluationSet, Experiment, TrainingData, ValidateSpec
 from liif_core.model.continuous import ContinuousModel
 from liif_core.registry.discovery import discover
 from liif_core.training.muon import require_muon
@@ -18,11 +20,12 @@ from liif_core.training.start import start_from
 from liif_core.training.teacher import load_teacher
 
 
-def fresh_model(experiment: Experiment, say: Callable[[str], object] = str) -> ContinuousModel:
+def fresh_model(experiment: Experiment, say: Callable[[str], object] = str, resumed: bool = False) -> ContinuousModel:
     """The experiment's model before its first step, on the CPU, after a trial on a small image.
 
     Its weights are those that the seed gives or, with ``train.start_from``, those of a trained model; ``say`` receives
-    lines about which of these fitted.
+    lines about which of these fitted. With ``resumed``, those of a trained model are not asked for: the state of a run
+    has its own.
 
     Raises UserError where a component or the degradation cannot be built or does not work, the optimizer is not
     available, or a trained model cannot be loaded or does not fit; these mistakes are reported together.
@@ -47,7 +50,7 @@ def fresh_model(experiment: Experiment, say: Callable[[str], object] = str) -> C
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
     lines = []
-    if experiment.train.start_from is not None:
+    if experiment.train.start_from is not None and not resumed:
         try:
             lines = start_from(model, experiment.train.start_from, discover())
         except UserError as error:
@@ -62,23 +65,76 @@ def fresh_model(experiment: Experiment, say: Callable[[str], object] = str) -> C
 def open_data(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
     """Training and validation images; the mistakes of both are reported together.
 
-    Raises MissingData if all that is wrong is that images are absent, else UserError.
+    Raises MissingData if all that is wrong is that images are absent, else UserError, also for validation images that
+    are too small for the scale of ``validate``.
     """
-    data, channels = experiment.data, experiment.model.channels
-    wanted: list[tuple[Any, dict[str, Any]]] = [
-        (data.images, {"smallest": largest_crop(data), "memory_gb": data.memory_gb})
-    ]
-    if experiment.validate is not None:
-        wanted.append((experiment.validate.images, {"memory_gb": data.memory_gb}))
+    data, channels, validate = experiment.data, experiment.model.channels, experiment.validate
+    wanted: list[Callable[[], ImageSet]] = [lambda: _training_images(data, channels)]
+    if validate is not None:
+        wanted.append(lambda: _validation_images(validate, channels, data.memory_gb))
     opened: list[ImageSet] = []
     problems: list[str] = []
     missing = []
-    for source, limits in wanted:
+    for opens in wanted:
         try:
-            opened.append(open_images(source, channels=channels, **limits))
+            opened.append(opens())
         except UserError as error:
             problems += [line for line in error.problems if line not in problems]
             missing.append(isinstance(error, MissingData))
     if problems:  # a fallback profile replaces data that is absent, not data that is broken
         raise (MissingData if all(missing) else UserError)(*problems)
     return opened[0], opened[1] if len(opened) > 1 else None
+
+
+def _training_images(data: TrainingData, channels: int) -> ImageSet:
+    try:
+        return open_images(data.images, channels, data.memory_gb, largest_crop(data), data.skip_bad)
+    except BadImages as error:
+        advice = "none is left" if data.skip_bad else "data.skip_bad = true leaves such training images out"
+        raise UserError(*error.problems, f"data.images: {len(error.problems):,} cannot be used; {advice}") from None
+
+
+def _validation_images(spec: ValidateSpec, channels: int, memory_gb: float) -> ImageSet:
+    images = open_images(spec.images, channels, memory_gb)
+    check_set(images, "validate", channels, [spec.scale], spec.protocol, ssim=False)
+    return images
+
+
+def check_data(experiment: Experiment) -> list[str]:
+    """Check all images of an experiment as a run does; returns lines about those that are not on this machine.
+
+    Nothing is downloaded. Raises UserError with everything that is wrong with those that are.
+    """
+    here = _without_downloads(experiment)
+    lines: list[str] = []
+    problems: list[str] = []
+    try:
+        images, _ = open_data(here)
+        CropDataset(images, here.data, here.train.seed)
+        lines += images.notes
+    except MissingData as missing:
+        lines += [f"not checked: {line}" for line in missing.problems]
+    except UserError as error:
+        problems += error.problems
+    try:
+        _, skipped = open_sets(here.evaluate, here.model.channels)
+        lines += [f"evaluation on {name} would be skipped: {reason}" for name, reason in skipped]
+    except UserError as error:
+        problems += [line for line in error.problems if line not in problems]
+    if problems:
+        raise UserError(*problems)
+    return lines
+
+
+def _without_downloads(value: Any) -> Any:
+    """The same experiment with sources that download nothing."""
+    if isinstance(value, tuple):
+        return tuple(_without_downloads(item) for item in value)
+    if isinstance(value, Div2kSource):
+        return evolve(value, download=False)
+    if isinstance(value, Experiment | TrainingData | ValidateSpec | EvaluationSet):
+        fields = ("data", "validate", "evaluate", "images")
+        return evolve(
+            value, **{name: _without_downloads(getattr(value, name)) for name in fields if hasattr(value, name)}
+        )
+    return value

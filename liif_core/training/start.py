@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
-from liif_core.errors import UserError
+from liif_core.errors import UserError, cut
 from liif_core.experiment.train_schema import StartSpec
 from liif_core.model.continuous import ContinuousModel
 from liif_core.models.loading import checkpoint_path
 from liif_core.registry.components import Registry
 from liif_core.training.checkpoint import load_checkpoint
+from liif_core.training.fitting import check_finite, same_kind
 
 _SHOWN = 3  # names of tensors in a message
 
@@ -26,7 +27,11 @@ def start_from(model: ContinuousModel, spec: StartSpec, registry: Registry) -> l
     except UserError as error:
         raise UserError(*(f"train.start_from: {problem}" for problem in error.problems)) from None
     own = model.state_dict()
-    fitting = [name for name, value in own.items() if name in given and given[name].shape == value.shape]
+    fitting = [
+        name
+        for name, value in own.items()
+        if name in given and given[name].shape == value.shape and same_kind(given[name], value)
+    ]
     new = [name for name in own if name not in fitting]
     left_out = [name for name in given if name not in fitting]
     where = f"train.start_from: {spec.source}"
@@ -38,6 +43,7 @@ def start_from(model: ContinuousModel, spec: StartSpec, registry: Registry) -> l
         advice = "allow_new = true keeps fresh values for what has no weights, and leaves out what has no place"
         raise UserError(*(f"{where}: {problem}" for problem in problems), f"{where}: {advice}")
     model.load_state_dict({name: given[name] for name in fitting}, strict=False)
+    check_finite({name: own[name] for name in fitting}, where, " in float32")
     count = sum(given[name].numel() for name in fitting)
     lines = [f"{where}: {len(fitting)} of {len(own)} tensors fitted ({count:,} numbers, of {_parts(fitting)})"]
     lines += [f"    new: {_listed(new, own, given)}"] if new else []
@@ -51,8 +57,14 @@ def _parts(names: Iterable[str]) -> str:
 def _listed(names: Sequence[str], of: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
     """The first names with their shapes, and the shapes that the same names have in ``other``."""
     shown = [
-        f"{name} {tuple(of[name].shape)}" + (f", which is {tuple(other[name].shape)} there" if name in other else "")
+        f"{cut(name)} {_form(of[name])}" + (f", which is {_form(other[name])} there" if name in other else "")
         for name in names[:_SHOWN]
     ]
     more = len(names) - len(shown)
     return "; ".join(shown) + (f"; and {more} more of {_parts(names)}" if more else "")
+
+
+def _form(value: Tensor) -> str:
+    """The shape of a tensor, and its type unless it has floating-point numbers."""
+    shape = cut(tuple(value.shape))
+    return shape if value.dtype.is_floating_point else f"{shape} {str(value.dtype).removeprefix('torch.')}"

@@ -1,7 +1,8 @@
 """One training loop. A run that is interrupted anywhere and resumed ends with the weights of one that was not."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,6 @@ from torch import Tensor
 from liif_core.data.crops import CropDataset, batches, batches_per_epoch
 from liif_core.data.sources import ImageSet
 from liif_core.errors import UserError
-from liif_core.evaluation.evaluate import evaluate_set
 from liif_core.evaluation.report import Score
 from liif_core.experiment.schema import Experiment
 from liif_core.experiment.toml_file import plugins_of, to_builtin
@@ -24,7 +24,9 @@ from liif_core.training.losses import Losses
 from liif_core.training.optimization import INPUTS, OTHERS, Optimization, check_batch
 from liif_core.training.schedule import rate_factor
 from liif_core.training.setup import fresh_model, open_data
-from liif_core.training.state import STATE, Progress, read_state, write_state
+from liif_core.training.state import STATE, Progress, beside, check_beside, damaged, read_state, write_state
+from liif_core.training.validation import validated
+from liif_core.training.writing import reason, writing
 
 
 @attrs.frozen
@@ -158,16 +160,12 @@ class Trainer:
     def run(self, resume: bool = False) -> Trained:
         """Train to the end; with ``resume``, from the last checkpoint in ``folder``, if there is one.
 
-        Raises Interrupted after SIGINT or SIGTERM, and UserError when the loss is no longer finite; in both cases there
-        is a checkpoint to go on from. Raises ValueError without a ``folder``.
+        Raises Interrupted after SIGINT, SIGTERM or SIGHUP, and UserError when the loss is no longer finite; in both
+        cases there is a checkpoint to go on from. Raises UserError, too, where another process trains in ``folder``, an
+        image can no longer be read, or a file cannot be written, and ValueError without a ``folder``.
         """
-        folder = self._folder()
         self._started = time.monotonic()
-        if resume:
-            self.resume()
-        train(self, folder)
-        if self.progress.best is None:  # nothing was validated: the last weights count as the best
-            self.save_weights("best")
+        train(self, self._folder(), resume)
         return Trained(self.progress.step, self.progress.best, self.progress.best_step, self.seconds)
 
     def batches(self) -> Generator[dict[str, Tensor], None, None]:
@@ -221,24 +219,13 @@ class Trainer:
             return False
         return epoch % spec.every == 0 or epoch == self.spec.epochs
 
-    def validate(self) -> Score:
+    def validate(self, then: Callable[[Score], None] | None = None) -> Score:
         """Measure ``eval_model`` on the images of ``validate``, and save it as "best" if its PSNR is the highest.
 
-        Writes ``folder``/pictures/validation.png. Raises ValueError without validation images.
+        Calls ``then`` with the score, and after that writes ``folder``/pictures/validation.png; a warning says where
+        that fails. Raises ValueError without validation images.
         """
-        spec, at = self.experiment.validate, self.progress
-        if spec is None or self.validation is None:
-            raise ValueError("validation: this trainer has no validation images, or its experiment no table 'validate'")
-        picture = None if self.folder is None else self.folder / "pictures" / "validation.png"
-        score: Score = evaluate_set(
-            self.eval_model, self.validation, "validation", [spec.scale], spec.protocol, device=self.device,
-            precision=self.experiment.run.precision, progress=False, picture=picture,
-        )[0]  # fmt: skip
-        if at.best is None or score.psnr > at.best:
-            at.best, at.best_step = score.psnr, at.step
-            if self.folder is not None:
-                self.save_weights("best")
-        return score
+        return validated(self, then)
 
     def save(self) -> None:
         """Write ``folder``/checkpoints/last.safetensors and, beside it, the state that ``resume`` reads.
@@ -251,7 +238,9 @@ class Trainer:
             raise self._diverged(f"the weights are not finite after step {self.progress.step}")
         self.save_weights("last")
         progress = {**attrs.asdict(self.progress), "seconds": self.seconds}
-        write_state(path, {"progress": progress, "images": self.images.fingerprint, **self._optimization.state()})
+        known = {"progress": progress, "images": self.images.fingerprint, "beside": self._beside}
+        with writing(path):
+            write_state(path, {**known, **self._optimization.state()})
 
     def save_weights(self, name: str) -> None:
         """Write ``folder``/checkpoints/NAME.safetensors: the weights of ``eval_model`` and the experiment.
@@ -259,7 +248,8 @@ class Trainer:
         """
         experiment, at, scale = to_builtin(self.experiment), self.progress, self.experiment.data.scale
         checkpoint = Checkpoint(self.eval_model.state_dict(), experiment, scale, at.step, at.best, self.plugins)
-        save_checkpoint(self._checkpoint(name), checkpoint)
+        with writing(self._checkpoint(name)):
+            save_checkpoint(self._checkpoint(name), checkpoint)
 
     def resume(self) -> bool:
         """Continue from what ``save`` last wrote to ``folder``; returns whether there was anything.
@@ -270,13 +260,20 @@ class Trainer:
         if not path.exists():
             return False  # interrupted before the first checkpoint: starting again gives the same result
         state = read_state(path, self.images.fingerprint, to_builtin(self.experiment.model), self.spec.epochs)
+        check_beside(path, state, self._beside)
+        if state["progress"].batch > self.per_epoch:
+            raise damaged(path, f"an epoch has {self.per_epoch} batches, and {state['progress'].batch} are done")
         try:
             self._optimization.restore(state)
-        except (RuntimeError, ValueError, LookupError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: its weights are not those of this experiment's model: {reason}") from None
+        except Exception as error:  # torch does not document what it raises
+            raise damaged(path, f"its weights are not those of this experiment's model: {reason(error)}") from None
         self.progress, self._started = state["progress"], time.monotonic()
         return True
+
+    @cached_property
+    def _beside(self) -> dict[str, str]:
+        teacher = self._optimization.teacher
+        return beside(self.validation, None if teacher is None else teacher.model)
 
     def _folder(self) -> Path:
         if self.folder is None:
@@ -290,7 +287,7 @@ class Trainer:
         """Updates the weights."""
         at, spec = self.progress, self.spec
         lr = spec.optimizer.lr * rate_factor(spec.schedule, at.step, self.per_epoch, spec.epochs)
-        loss = self._optimization.gradients(batch, seed=spec.seed * 1_000_003 + at.step)
+        loss = self._optimization.gradients(batch, seed=(spec.seed * 1_000_003 + at.step) % 2**63)
         self.losses.add(loss, at, batch.get("index"))
         self._optimization.update(lr)
 

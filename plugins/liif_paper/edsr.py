@@ -6,7 +6,7 @@ from attrs.validators import ge, gt
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
-from liif_core.importing import renamed
+from liif_core.importing import check_layers, renamed
 from liif_core.nn import fused_conv
 
 
@@ -62,6 +62,7 @@ def _import_edsr(arguments: dict, state: dict, *, published: EDSROptions) -> tup
         "channels": arguments.get("n_feats", published.channels),
         "residual_scale": float(arguments.get("res_scale", published.residual_scale)),
     }
+    check_layers(blocks, state, "EDSR")
     names = {"head.0": "head", f"body.{blocks}": "tail"}
     for i in range(blocks):
         names |= {f"body.{i}.body.0": f"blocks.{i}.first", f"body.{i}.body.2": f"blocks.{i}.second"}

@@ -7,7 +7,7 @@ from attrs.validators import ge
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
-from liif_core.importing import renamed
+from liif_core.importing import check_layers, renamed
 from liif_core.nn import fused_conv
 
 
@@ -93,6 +93,7 @@ def _import_rcan(arguments: dict, state: dict) -> tuple[dict, dict]:
         "channels": arguments.get("n_feats", published.channels),
         "reduction": arguments.get("reduction", published.reduction),
     }
+    check_layers(max(groups, 1) * max(blocks, 1), state, "RCAN")
     names = {"head.0": "head", f"body.{groups}": "tail"}
     for i in range(groups):
         names[f"body.{i}.body.{blocks}"] = f"groups.{i}.tail"

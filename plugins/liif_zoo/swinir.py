@@ -10,7 +10,7 @@ from attrs.validators import ge, gt
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, hookimpl, option
-from liif_core.importing import renamed
+from liif_core.importing import check_layers, renamed
 from liif_core.nn import fused_linear
 
 
@@ -204,6 +204,7 @@ def _import_swinir(arguments: dict, state: dict) -> tuple[dict, dict]:
     for name, value in given.items():
         if name not in _ONLY or value != _ONLY[name]:
             raise ValueError(f"SwinIR with {name} = {value!r} is not known")
+    check_layers(sum(depths), state, "SwinIR")
     names = dict(_LAYERS)
     for i, depth in enumerate(depths):
         names[f"layers.{i}.conv"] = f"groups.{i}.tail"

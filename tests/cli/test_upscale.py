@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from reference import SMALL_TABLE, small_model
 
 import liif_core
@@ -29,14 +29,6 @@ def checkpoints(registry, tmp_path_factory):
         experiment = {"name": "small", "model": {**SMALL_TABLE, "channels": channels}}
         save_checkpoint(folder / f"{channels}.safetensors", Checkpoint(model.state_dict(), experiment, (1.0, 4.0)))
     return folder
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    return tmp_path
 
 
 @pytest.fixture
@@ -514,3 +506,27 @@ def test_too_little_memory_for_one_tile_beside_a_large_input_is_said(place, run)
 def test_the_limit_of_pixels_in_the_help_is_that_of_the_reader():
     (option,) = [parameter for parameter in liif.commands["upscale"].params if parameter.name == "max_pixels"]
     assert option.default == MAX_PIXELS
+
+
+def test_the_account_of_metadata_in_one_line_or_with_reasons_and_in_the_summary(run, place):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a view"
+    picture(place / "a.jpg", exif=exif, dpi=(300, 300))
+    plain = run("a.jpg", "-o", "a.webp", "--scale", 2, "--json", "log.json").output
+    assert re.search(
+        r"^a\.webp: 28 x 36, .* s; kept EXIF, resolution 300 x 300 dpi; changed orientation 6$", plain, re.M
+    )
+    said = run("a.jpg", "-o", "b.webp", "--scale", 2, "-v").output
+    assert "\n  kept EXIF\n" in said and "\n  changed orientation 6: applied, the picture is upright\n" in said
+    picture(place / "c.png", pnginfo=text("Title", "Quarters"))
+    run("c.png", "-o", "c.tif", "--scale", 2, "--region", "0,0,5,5", "--json", "c.json")
+    (result,) = json.loads((place / "log.json").read_text())["results"]
+    assert result["metadata"]["changed"] == [{"what": "orientation 6", "why": "applied, the picture is upright"}]
+    (result,) = json.loads((place / "c.json").read_text())["results"]
+    assert result["metadata"]["changed"] == [{"what": "text Title", "why": "now in XMP"}]
+
+
+def text(keyword, words):
+    info = PngImagePlugin.PngInfo()
+    info.add_text(keyword, words)
+    return info

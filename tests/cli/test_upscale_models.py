@@ -155,3 +155,10 @@ def test_what_ships_is_described_truly():
         data = model.file.read_bytes()
         assert (model.size, model.sha256) == (len(data), hashlib.sha256(data).hexdigest())
         assert model.description and model.scores
+
+
+def test_a_process_without_files_says_so(both, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    result = CliRunner().invoke(liif, ["upscale", "b.png", "-o", "out.png", "--scale", "2"])
+    assert result.exit_code == 0 and "RANK=1 and WORLD_SIZE=2 leave this process none of 1 files" in result.stderr

@@ -221,8 +221,9 @@ def test_one_problem_is_one_line(problems):
     [
         (b"name = ", "not valid TOML"),
         (b"a = 1\na = 2", "not valid TOML"),
-        (b"\xff\xfe\x00", "not UTF-8 text"),
-        (b"\0", "not valid TOML"),
+        (b"\xff\xfe\x00", "it is UTF-16 text; save it as UTF-8"),
+        (b"\xff\xfa\x00", "not UTF-8 text"),
+        (b"\0", "it has NUL characters"),
         (b"name = 1979-99-99", "not valid TOML"),
         (b"x = " + b"1" * 5000, "not valid TOML"),
         (b"x = " + b"[" * 3000 + b"]" * 3000, "not valid TOML"),

@@ -58,7 +58,11 @@ def test_any_text_survives_the_resolved_copy(registry, tmp_path, name, folder):
     data["name"], data["evaluate"][0]["images"]["path"] = name, f"/{folder}"
     path, copy = tmp_path / "any.toml", tmp_path / "copy.toml"
     path.write_bytes(written(data).encode())
-    resolved = resolve(read_experiment_file(path), registry)
+    try:
+        resolved = resolve(read_experiment_file(path), registry)
+    except UserError as error:  # control characters in a path are often a mistake
+        assert "it contains" in str(error) and not folder.isprintable()
+        return
     assert resolved.experiment.name == name
     try:
         copy.write_bytes(resolved_toml(resolved).encode())

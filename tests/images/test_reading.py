@@ -88,7 +88,7 @@ def test_a_third_channel_beside_color_and_alpha_is_left_out_and_said(path):
     pixels = np.concatenate([DEEP, DEEP[..., :1]], -1)
     path.write_bytes(tiff(pixels, photometric="rgb", extrasamples=["unassalpha", "unspecified"]))
     picture = read_image(path)
-    assert picture.notes == ("1 extra channels were left out",)
+    assert picture.notes == ("1 extra channel was left out",)
     np.testing.assert_array_equal(picture.alpha, DEEP[..., 3])
 
 
@@ -282,7 +282,7 @@ def test_metadata_of_tiff_is_read(dtype, path):
 def test_a_profile_for_other_colors_is_left_out_and_said(path):
     Image.fromarray(GRAY).save(path, "PNG", icc_profile=SRGB)
     picture = read_image(path)
-    assert picture.metadata.icc is None and "ICC profile is for other colors" in picture.notes[0]
+    assert picture.metadata.icc is None and "ICC profile: it is for other colors" in str(picture.metadata.dropped[0])
 
 
 def test_broken_exif_is_as_none(path):
@@ -298,25 +298,14 @@ REFUSED = {
     "animated GIF": (frames("GIF"), "animated GIF .2 frames."),
     "animated PNG": (frames("PNG"), "animated PNG"),
     "animated WebP": (frames("WEBP"), "animated WEBP"),
-    "two pages": (frames("TIFF"), "TIFF of 2 pages"),
+    "two pages": (frames("TIFF"), "TIFF of several pages .2 pages."),
     "32-bit integers": (tiff(GRAY.astype("i4")), "32-bit signed integer samples is not read"),
     "signed": (tiff(GRAY.astype("i2")), "16-bit signed integer"),
-    "gray and alpha apart": (
-        tiff(np.moveaxis(RGBA[..., :2], -1, 0), photometric="minisblack", planarconfig="separate", extrasamples=[2]),
-        "8-bit gray and alpha in separate planes is not read",
-    ),
     "16-bit CMYK": (tiff(DEEP, photometric="separated"), "CMYK 16-bit"),
     "not finite": (tiff(np.where(GRAY > 9, np.nan, FLOATS[..., 0]).astype("f4")), "not finite"),
     "deep PPM": (b"P6 2 1 65535 " + bytes(12), "more than 8 bits"),
     "float PPM": (b"Pf\n1 1\n-1.0\n" + bytes(4), "of mode F is not read"),
     "Targa": (saved(Image.fromarray(RGB), "TGA"), "not an image"),  # it has no signature, and the name is no help
-    "AVIF": (
-        saved(Image.fromarray(RGB), "AVIF") if "AVIF" in Image.SAVE else b"\0\0\0\x1cftypavif",
-        "AVIF files are not",
-    ),
-    "JPEG 2000": (saved(Image.fromarray(RGB), "JPEG2000"), "JPEG2000 files are not read; convert it to PNG or TIFF"),
-    "JPEG XL": (b"\xff\x0a" + bytes(40), "JPEG XL files are not read"),
-    "HEIF": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIF files are not read"),
     "text": (b"hello, world", "not an image"),
     "empty": (b"", "not an image"),
     "half a header": (CASES["RGB"][0][:20], "broken or cut off"),
@@ -393,10 +382,12 @@ def test_the_16_bit_reference_decoder_agrees(path):
     np.testing.assert_array_equal(read_image(path).color, DEEP[..., :3])
 
 
-def test_a_targa_is_named_by_its_suffix(tmp_path):
-    Image.fromarray(RGB).save(tmp_path / "a.tga")
-    with pytest.raises(UserError, match="TGA files are not read; convert it to PNG or TIFF first; formats read: BMP, "):
-        read_image(tmp_path / "a.tga")
+def test_other_formats_of_pillow_are_named(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.pcx")
+    with pytest.raises(
+        UserError, match="PCX files are not read; convert it to PNG or TIFF first; formats read: AVIF, "
+    ):
+        read_image(tmp_path / "a.pcx")
 
 
 @pytest.mark.parametrize("case", ["RGB", "I;16", "RGB tiff lzw", "RGB;16 tiff"])

@@ -188,7 +188,7 @@ def test_by_the_environment(site, file, monkeypatch):
     registry = discover()
     assert offered(registry) == {"idea"}
     assert set(reasons(registry)) == {"nowhere.py"}  # json is a module, with nothing to offer
-    assert "No such file" in reasons(registry)["nowhere.py"]
+    assert "no such file" in reasons(registry)["nowhere.py"]
     monkeypatch.setenv("LIIF_PLUGINS", "none")
     registry = discover()
     assert offered(registry) == set()

@@ -120,8 +120,8 @@ def test_nonsense_in_an_old_file_is_still_a_message(old, experiment):
 def test_an_old_run_goes_on(old):
     """The state of the optimizer, the averaged weights and the position in the epoch are all taken over."""
     arguments = [old.parent / "new.toml", "--profile", "quick", "--out", old, "--resume", "--quiet"]
-    result = CliRunner().invoke(liif_run, [str(argument) for argument in [*arguments, "--set", "evaluate=[]"]])
-    assert result.exit_code == 2 and "it differs in evaluate" in result.output
+    result = CliRunner().invoke(liif_run, [str(argument) for argument in [*arguments, "--set", "train.seed=7"]])
+    assert result.exit_code == 2 and "train.seed is 7 here, and " in result.output
     result = CliRunner().invoke(liif_run, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     expected = translate_weights(

@@ -87,7 +87,7 @@ def test_interrupted_and_resumed_ends_with_identical_weights(
 def test_interrupted_while_validating(folder, tmp_path, registry, monkeypatch):
     whole = trainer(folder, tmp_path / "whole", registry)
     whole.run()
-    import liif_core.training.trainer as module
+    import liif_core.training.validation as module
 
     original = module.evaluate_set
 
