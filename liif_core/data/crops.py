@@ -67,8 +67,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     N = data.queries:
 
     - ``image`` (c, p, p) float32 in [0, 1]: the low-resolution patch
-    - ``coord`` (N, 2) float32: (y, x) of N pixels of the HR crop, all different unless it has fewer and
-      data.repeat_queries is on
+    - ``coord`` (N, 2) float32: (y, x) of N pixels of the HR crop, different ones unless it has fewer
     - ``cell`` (1, 2) float32: the size of such a pixel, 2 / side
     - ``target`` (N, c) float32 in [0, 1]: their colors
     - ``index``: i
@@ -117,8 +116,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             """An independent one: of five numbers the last is not 0, and numpy pads with zeros."""
             return np.random.default_rng([self.seed, epoch, index, 0, number])
 
-        i = index % len(self.images.names)
-        image = self.images.image(i)
+        image = self.images.image(i := index % len(self.images.names))
         changes = stream(3)
         shrunk, share = changes.random(2)
         share = share if shrunk < 0.5 else 0.0
@@ -170,7 +168,7 @@ class CropDataset(Dataset[dict[str, Any]]):
 def _drawn(count: int, queries: int, rng: np.random.Generator) -> np.ndarray:
     """Numbers below ``count``: different ones, or each as often as any other, but for a rest that is drawn."""
     whole = np.tile(np.arange(count), queries // count)
-    return np.concatenate([whole, rng.choice(count, queries - len(whole), replace=False)])
+    return np.append(whole, rng.choice(count, queries - len(whole), replace=False))
 
 
 def _crop(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:

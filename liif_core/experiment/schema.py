@@ -172,7 +172,8 @@ class TrainingData:
         low, high = self.scale
         if not 1 <= low <= high:
             raise ValueError(f"scale: expected 1 <= low <= high, got {list(self.scale)}")
-        name, side = ("largest", round(self.patch * high)) if self.repeat_queries else ("smallest", round(self.patch * low))
+        name, largest = ("largest", high) if self.repeat_queries else ("smallest", low)
+        side = round(self.patch * largest)
         if self.queries > side**2:
             remedy = "" if self.repeat_queries else ", or repeat_queries = true"
             raise ValueError(

@@ -68,8 +68,19 @@ def check_frame(path: Path, what: str, part: str, count: int, frame: int | None,
         raise UserError(f"{path}: there is no frame {frame}: {has}")
 
 
-def _frames(image: ImageFile.ImageFile) -> int:
+def _frames(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
+
+
+def animated(image: Image.Image) -> int:
+    """The number of frames of an animation; 1 for a file of one picture, or of one main picture."""
+    return 1 if image.format in _ONE_AND_MORE or image.format == "ICO" else _frames(image)
+
+
+def in_color(picture: Picture, alpha: bool) -> Picture:
+    """The picture in RGB, and with alpha if that is asked for, opaque if it had none."""
+    known = picture.alpha if picture.alpha is not None else np.full(picture.size, 255, np.uint8)
+    return evolve(picture, color=np.broadcast_to(picture.color, (*picture.size, 3)), alpha=known if alpha else None)
 
 
 def read(
