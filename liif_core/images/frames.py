@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from attrs import evolve, frozen
 from PIL import Image
 
@@ -92,10 +93,7 @@ def frames(path: Path, found: Several, max_pixels: int = MAX_PIXELS) -> Iterator
 
 def _is_seen_through(image: Image.Image) -> bool:
     """Whether a frame has pixels that are not opaque."""
-    if not image.has_transparency_data:
-        return False
-    least, _ = image.convert("RGBA").getextrema()[3]
-    return bool(least < 255)
+    return image.has_transparency_data and bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
 
 
 def _seek(path: Path, image: Image.Image, number: int, count: int) -> None:
