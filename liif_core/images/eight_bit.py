@@ -18,6 +18,7 @@ _COLOR = {"RGB", "RGBX", "RGBA", "RGBa", "P", "PA"}
 _PALETTES = ("P", "PA")
 _CONVERTED = {"CMYK", "YCbCr", "HSV", "LAB"}
 _OWN_PROFILE = {"CMYK", "LAB"}  # whose ICC profiles do not describe the RGB they become
+_SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats by other names
 _ONE_AND_MORE = ("MPO", "HEIF")  # formats whose first picture is the main one
 MODES = _GRAY | _COLOR | _CONVERTED
 
@@ -44,7 +45,7 @@ def look(path: Path, number: int = 0, frame: int | None = None) -> Header:
         turned = not applied and metadata.orientation(image) > 4
         return Header(
             path=path,
-            format="JPEG" if image.format == "MPO" else str(image.format),
+            format=_SAME.get(str(image.format), str(image.format)),
             size=(image.width, image.height) if turned else (image.height, image.width),
             mode=image.mode,
             channels=1 if image.mode in _GRAY else 3,

@@ -100,6 +100,8 @@ def _seek(path: Path, image: Image.Image, number: int, count: int) -> None:
     try:
         image.seek(number)
         image.load()
+    except Image.DecompressionBombError:
+        raise
     except Exception as error:  # see ``named``
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

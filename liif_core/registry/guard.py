@@ -19,7 +19,7 @@ _STDOUT = 1  # the file descriptor
 class Loading:
     """``printed`` is what was printed within, ``changed`` what had to be undone, as words for the user.
 
-    ``interrupted`` says whether a KeyboardInterrupt is of the keyboard, and not of a plugin.
+    ``interrupted`` says whether a KeyboardInterrupt is of a signal, such as Ctrl-C, and not of a plugin.
     """
 
     printed: str = ""
@@ -87,19 +87,22 @@ def _is(before: os.stat_result) -> bool:
 
 @contextmanager
 def _interrupts(loading: Loading) -> Iterator[None]:
-    """Note whether Ctrl-C is pressed within. Where that cannot be known, every KeyboardInterrupt counts as that."""
-    watched = threading.current_thread() is threading.main_thread()
-    if not watched or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """Note whether a signal interrupts. Where that is unknown, every KeyboardInterrupt counts as one."""
+    if threading.current_thread() is not threading.main_thread():
         loading.interrupted = True
         yield
         return
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
 
-    def pressed(number: int, frame: Any) -> None:
+    def noted(number: int, frame: Any) -> None:
         loading.interrupted = True
-        signal.default_int_handler(number, frame)
+        handlers[number](number, frame)
 
-    signal.signal(signal.SIGINT, pressed)
+    for number in handlers:
+        signal.signal(number, noted)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

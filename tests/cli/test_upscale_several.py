@@ -205,6 +205,15 @@ def test_a_broken_frame_is_found_before_work_begins(tmp_path, run):
         assert not (tmp_path / "out.png").exists()
 
 
+def test_a_frame_of_too_many_pixels_is_no_broken_one(tmp_path, run):
+    data = bytearray(gif([image.quantize(8) for image in pictures()[:2]]))
+    at = data.rindex(b",")
+    data[at + 5 : at + 9] = struct.pack("<HH", 65535, 65535)
+    (tmp_path / "in.gif").write_bytes(data)
+    result = run(tmp_path / "in.gif", "-o", tmp_path / "out.png")
+    assert result.exit_code == 2 and "more pixels than the 178,956,970 that are read" in result.output, result.output
+
+
 def test_too_little_memory_for_all_frames_names_other_formats(tmp_path, run):
     path = animation(tmp_path / "in.gif", pictures(size=(900, 900)))
     result = run(path, "-o", tmp_path / "out.webp", "--memory", "120MB")
