@@ -82,13 +82,16 @@ def frames(path: Path, found: Several, max_pixels: int = MAX_PIXELS) -> Iterator
 
     The first has the metadata of the file and notes. Raises UserError, naming the file, for a frame that is broken.
     """
-    with Image.open(path, formats=kinds.pillow_formats(path)) as image:
+    with named(path, max_pixels) as said:
+        image = Image.open(path, formats=kinds.pillow_formats(path))
+    with image:
         for number in found.numbers:
             with named(path, max_pixels) as heard:
                 _seek(path, image, number - 1, found.numbers[-1])
                 picture = eight_bit.to_picture(image, *metadata.from_pillow(image, path=path))
                 picture = metadata.without_foreign_icc(picture)
-            yield evolve(eight_bit.in_color(picture, found.alpha), notes=(*picture.notes, *as_notes(heard)))
+            notes = (*picture.notes, *as_notes([*said, *heard]))
+            yield evolve(eight_bit.in_color(picture, found.alpha), notes=notes)
 
 
 def _is_seen_through(image: Image.Image) -> bool:
