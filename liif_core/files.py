@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
+from liif_core.locks import is_at, try_lock
 
+_POSIX = os.name == "posix"  # Windows neither renames nor removes a file that is open
 _START = ".liif-tmp-"
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _OURS = re.compile(rf"{re.escape(_START)}[0-9a-f]{{16}}-{_HOST}-\d+(\..*)?", re.DOTALL)
@@ -84,41 +82,22 @@ def _create(path: Path) -> tuple[Path, int | None]:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             continue
-        if fcntl is None:  # Windows neither renames nor removes a file that is open
+        if not _POSIX:
             os.close(descriptor)
             return temporary, None
-        if _lock(descriptor) is False or not _is_at(descriptor, temporary):  # removed before it was locked
+        if try_lock(descriptor) is False or not is_at(descriptor, temporary):  # removed before it was locked
             os.close(descriptor)
             continue
         return temporary, descriptor
 
 
 def _remove_if_stale(temporary: Path) -> None:
-    if fcntl is None:
+    if not _POSIX:
         return
     with suppress(OSError):
         descriptor = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor) and _is_at(descriptor, temporary):
+            if stat.S_ISREG(os.fstat(descriptor).st_mode) and try_lock(descriptor) and is_at(descriptor, temporary):
                 temporary.unlink()
         finally:
             os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool | None:
-    """True if this process has the lock now, False if another has it, None where the disk has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether ``path`` still is the open file."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
-    except OSError:
-        return False

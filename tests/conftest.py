@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
 import shape_checker
 
 shape_checker.install()  # before the modules that it checks are imported
@@ -36,6 +39,11 @@ def shared() -> Path:
 def registry() -> liif_core.Registry:
     """What the installed plugins offer."""
     return liif_core.discover()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """The processes that run the tests: one for each core, but not more than memory is likely to be there for."""
+    return min(4, os.cpu_count() or 1)
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_two_writers_do_not_share_a_temporary(tmp_path):
     assert path.read_text() == "one" and os.listdir(tmp_path) == [path.name]
 
 
-needs_locks = pytest.mark.skipif(files.fcntl is None, reason="no file locks on this system")
+needs_locks = pytest.mark.skipif(not files._POSIX, reason="no file locks on this system")
 KILLED = """
 import os, sys
 from liif_core.files import replacing

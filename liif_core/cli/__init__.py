@@ -155,7 +155,10 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
     help="Refuse inputs with more pixels.",
 )
 @click.option(
-    "--frame", type=click.IntRange(1), metavar="N", help="Frame of an animation, or page of a TIFF, to render; from 1."
+    "--frame",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Render only this frame of an animation, or page of a TIFF; from 1. Default: all.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace outputs that already exist.")
 @click.option("--json", "json_path", type=FILE, metavar="FILE", help="Write a summary of all files to this file.")

@@ -2,14 +2,15 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from liif_core.cli.json_file import json_writer
 from liif_core.cli.upscale_places import json_problems
 from liif_core.data.sources import open_images
 from liif_core.errors import UserError, did_you_mean
-from liif_core.evaluation.evaluate import evaluate_set
-from liif_core.evaluation.report import results_json, scores_table
+from liif_core.evaluation.evaluate import check_set, evaluate_set
+from liif_core.evaluation.report import Score, results_json, scores_table
 from liif_core.experiment.description import short_description
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
 from liif_core.model.device import autocast, pick_device, precision_problems
@@ -33,7 +34,7 @@ def evaluate_checkpoint(
     quiet: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Measure, print the table, and write the JSON if asked."""
+    """Measure, print the table, and write the JSON if asked; if interrupted, with the scales that are done."""
     problems = []
     wanted = []
     for text in scales:
@@ -61,9 +62,20 @@ def evaluate_checkpoint(
     model = model_of(loaded, registry, str(checkpoint)).to(target).eval()
     source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
     images = open_images(source, channels=model.channels)
-    scores = evaluate_set(
-        model, images, hr.name, wanted, protocol, device=target, precision=precision, ssim=ssim, progress=not quiet
-    )
+    wanted = list(dict.fromkeys(wanted))
+    check_set(images, hr.name, model.channels, wanted, protocol, ssim)
+    scores: list[Score] = []
+    try:
+        for scale in wanted:
+            scores += evaluate_set(
+                model, images, hr.name, [scale], protocol,
+                device=target, precision=precision, ssim=ssim, progress=not quiet,
+            )  # fmt: skip
+    except BaseException:
+        if write_json is not None:
+            with suppress(UserError):  # the reason to stop is more important
+                write_json(results_json(scores, interrupted=True))
+        raise
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OtherVersion)  # model_of has warned
         spec = spec_of(loaded, registry, str(checkpoint))

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
-from tqdm import tqdm
 
 from liif_core import files
 from liif_core.cli.common import DONE, MISTAKE, PARTLY
 from liif_core.cli.json_file import is_standard_output, json_writer
 from liif_core.cli.upscale_done import refuse_made_otherwise
+from liif_core.cli.upscale_file import Settings, render_file
 from liif_core.cli.upscale_inputs import Found, file_key, is_standard_input
-from liif_core.cli.upscale_marks import Mark, marked, settings_mark, weights_digest
-from liif_core.cli.upscale_memory import check_memory, give_freed_blocks_back
+from liif_core.cli.upscale_marks import Mark, settings_mark, weights_digest
+from liif_core.cli.upscale_memory import give_freed_blocks_back
 from liif_core.cli.upscale_models import choose
 from liif_core.cli.upscale_places import json_problems
 from liif_core.cli.upscale_request import (
@@ -33,36 +32,16 @@ from liif_core.cli.upscale_request import (
     problems_of,
     share,
 )  # fmt: skip
+from liif_core.cli.upscale_several import render_all
 from liif_core.cli.upscale_streams import StandIns, read_standard_input, to_standard_output
 from liif_core.errors import UserError, one_line
-from liif_core.images import WRITABLE, Account, Encoding, check_output, open_writer, survey
+from liif_core.images import WRITABLE, Encoding, several
 from liif_core.model.continuous import ContinuousModel
-from liif_core.model.device import autocast, device_of, pick_device, precision_problems
+from liif_core.model.device import autocast, pick_device, precision_problems
 from liif_core.model.tile_plan import default_memory
-from liif_core.model.upscaler import PictureRenderer
 from liif_core.registry.discovery import discover
-from liif_core.sizes import OutputSize, Size
 
-CPU = torch.device("cpu")
 Say = Callable[[str], None]
-
-
-@frozen
-class Settings:
-    """The settings that all files share."""
-
-    output: OutputSize
-    precision: str
-    memory: int
-    max_pixels: int
-    frame: int | None
-    format: str | None
-    encoding: Encoding
-    quiet: bool
-    verbose: bool
-    overwrite: bool
-    say: Say
-    complain: Say
 
 
 def upscale(
@@ -234,59 +213,30 @@ def _one(job: Job, settings: Settings, model: ContinuousModel, mark: Mark, made:
         if before is not None and not settings.overwrite:
             settings.say(f"{job.target}: already exists, skipped (use --overwrite to render it again)")
             return {**result, "status": "skipped"}
-        size, notes, account = _render_file(job, settings, model, mark)
+        found = several(job.source, settings.max_pixels) if settings.frame is None else None
+        if found is None:
+            done = render_file(job, settings, model, mark)
+        else:
+            done = render_all(job, found, settings, model, mark)
     except (UserError, OSError) as error:
         problems = problems_of(error, job)
         for problem in problems:
             settings.complain(f"error: {problem}")
         return {**result, "status": "failed", "error": problems}
     made[file_key(job.target)] = job.source
-    for note in notes:
+    for note in dict.fromkeys(done.notes):
         settings.say(f"{job.source_name}: {note}")
     seconds = time.monotonic() - started
-    for line in account.after(f"{job.target_name}: {size[1]} x {size[0]}, {seconds:.1f} s", settings.verbose):
+    (height, width), count = done.size, f", {done.count} {done.what}" if done.count > 1 else ""
+    for line in done.account.after(f"{job.target_name}: {width} x {height}{count}, {seconds:.1f} s", settings.verbose):
         settings.say(line)
     return {
         **result,
         "status": "done",
-        "width": size[1],
-        "height": size[0],
+        "width": width,
+        "height": height,
+        "pictures": done.count,
         "seconds": round(seconds, 3),
-        "notes": [*notes, *(f"dropped {change}" for change in account.dropped)],
-        "metadata": account.as_json(),
+        "notes": [*dict.fromkeys(done.notes), *(f"dropped {change}" for change in done.account.dropped)],
+        "metadata": done.account.as_json(),
     }
-
-
-def _render_file(job: Job, settings: Settings, model: ContinuousModel, mark: Mark) -> tuple[Size, list[str], Account]:
-    """The output size, notes, and what became of the metadata. Limits are checked before anything is decoded."""
-    output = settings.output
-    encoding: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
-    on_cpu = device_of(model).type == "cpu"
-    memory = settings.memory if on_cpu else default_memory(CPU)  # on a GPU, the limit is one of its own memory
-    opening = survey(job.source, memory, settings.max_pixels, settings.frame)
-    found = opening.header
-    try:
-        output.check(found.size)
-    except ValueError as error:
-        raise UserError(f"{job.source}: --{error}") from None
-    expected = check_output(
-        job.target, output.for_image(found.size), found.channels + found.alpha, found.depth, **encoding
-    )
-    if on_cpu:
-        check_memory(settings.memory, model, output, opening, expected)
-    picture = opening.open()
-    renderer = PictureRenderer(model, picture, output)
-    metadata = marked(renderer.metadata, mark, None if job.source_name != str(job.source) else job.source)
-    target = check_output(job.target, renderer.size, renderer.channels, picture.depth, metadata, **encoding)
-    plan = renderer.plan(settings.memory - (target.memory + opening.held if on_cpu else 0))
-    with (
-        open_writer(target) as writer,
-        tqdm(
-            total=renderer.total_pixels, desc=one_line(job.source.name), unit="px", unit_scale=True,
-            leave=False, delay=2, disable=settings.quiet or None,
-        ) as bar,
-    ):  # fmt: skip
-        for rows in renderer.rows(plan, target.depth, settings.precision, bar.update):
-            writer.write_rows(rows)
-    notes = [*picture.notes, *target.notes, *renderer.conversions(), *renderer.notes(plan)]
-    return renderer.size, notes, target.account

@@ -52,6 +52,6 @@ def _same_size(job: Job, output: OutputSize, max_pixels: int) -> bool:
 def _sizes(source: Path, target: Path, max_pixels: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """Of both images, as they are seen; None where one cannot be read, which is found out later."""
     try:
-        return header(source, max_pixels).size, header(target, max(max_pixels, 1 << 40)).size
+        return header(source, max_pixels, 1).size, header(target, max(max_pixels, 1 << 40), 1).size
     except (UserError, OSError):
         return None

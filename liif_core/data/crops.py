@@ -67,7 +67,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     N = data.queries:
 
     - ``image`` (c, p, p) float32 in [0, 1]: the low-resolution patch
-    - ``coord`` (N, 2) float32: (y, x) of N different pixels of the HR crop
+    - ``coord`` (N, 2) float32: (y, x) of N pixels of the HR crop, different ones unless it has fewer
     - ``cell`` (1, 2) float32: the size of such a pixel, 2 / side
     - ``target`` (N, c) float32 in [0, 1]: their colors
     - ``index``: i
@@ -88,7 +88,7 @@ class CropDataset(Dataset[dict[str, Any]]):
     and permuted as the other.
 
     Images must have at least ``largest_crop(data)`` pixels a side. Raises UserError for pairs without a whole-number
-    scale, and for pairs whose HR crops have fewer than N pixels.
+    scale, and for pairs whose HR crops have fewer than N pixels unless data.repeat_queries is on.
     """
 
     def __init__(self, images: Images, data: TrainingData, seed: int, unlabelled: bool = False):
@@ -96,7 +96,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         for name, scale in zip(images.names, images.pair_scales):
             if scale is None:
                 problems.append(f"{name}: the HR image is not a whole number of times as large as its LR image")
-            elif data.queries > (data.patch * scale) ** 2:
+            elif data.queries > (data.patch * scale) ** 2 and not data.repeat_queries:
                 side = data.patch * scale
                 most = f"at most {side**2}, as its HR crop has {side}x{side} pixels"
                 problems.append(f"{name}: data.queries: expected {most}, got {data.queries}")
@@ -116,8 +116,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             """An independent one: of five numbers the last is not 0, and numpy pads with zeros."""
             return np.random.default_rng([self.seed, epoch, index, 0, number])
 
-        i = index % len(self.images.names)
-        image = self.images.image(i)
+        image = self.images.image(i := index % len(self.images.names))
         changes = stream(3)
         shrunk, share = changes.random(2)
         share = share if shrunk < 0.5 else 0.0
@@ -129,7 +128,7 @@ class CropDataset(Dataset[dict[str, Any]]):
             low = self.degrade(high, (self.data.patch, self.data.patch), stream(2))
         flips = rng.random(3) < 0.5
         side = high.shape[0]
-        pixels = rng.choice(side * side, self.data.queries, replace=False)
+        pixels = _drawn(side * side, self.data.queries, rng)
         patches = {"image": low}
         if self.unlabelled:
             patches["unlabelled"] = _crop(image, self.data.patch, stream(4))[..., channels]
@@ -164,6 +163,12 @@ class CropDataset(Dataset[dict[str, Any]]):
         top, left = _corner(given, patch, rng)
         high = image[whole * top : whole * (top + patch), whole * left : whole * (left + patch)]
         return given[top : top + patch, left : left + patch], high
+
+
+def _drawn(count: int, queries: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers below ``count``: different ones, or each as often as any other, but for a rest that is drawn."""
+    whole = np.tile(np.arange(count), queries // count)
+    return np.append(whole, rng.choice(count, queries - len(whole), replace=False))
 
 
 def _crop(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:

@@ -84,9 +84,9 @@ def to_json(report: Report) -> str:
     return _json(data)
 
 
-def results_json(scores: Iterable[Score]) -> str:
-    """``{"results": [...]}``, each as in ``to_json``."""
-    return _json({"results": _results(scores)})
+def results_json(scores: Iterable[Score], interrupted: bool = False) -> str:
+    """``{"results": [...]}``, each as in ``to_json``; with ``"interrupted": true`` if there were to be more."""
+    return _json({"results": _results(scores), **({"interrupted": True} if interrupted else {})})
 
 
 def to_markdown(report: Report) -> str:

@@ -131,6 +131,10 @@ class TrainingData:
     )
     patch: int = option("Side length of the low-resolution patches, in pixels.", 48, check=_at_least_one)
     queries: int = option("Number of pixels of each high-resolution crop that are queried.", 2304, check=_at_least_one)
+    repeat_queries: bool = option(
+        "Query pixels more than once in crops that have fewer pixels than `queries`, each of them about equally often.",
+        False,
+    )
     repeat: int = option("Number of times that an epoch goes over the images.", 1, check=and_(ge(1), le(10**6)))
     degradation: Choice | None = option(
         "The degradation that makes low-resolution patches; without it, Pillow's bicubic filter.",
@@ -168,10 +172,13 @@ class TrainingData:
         low, high = self.scale
         if not 1 <= low <= high:
             raise ValueError(f"scale: expected 1 <= low <= high, got {list(self.scale)}")
-        if self.queries > round(self.patch * low) ** 2:
+        name, largest = ("largest", high) if self.repeat_queries else ("smallest", low)
+        side = round(self.patch * largest)
+        if self.queries > side**2:
+            remedy = "" if self.repeat_queries else ", or repeat_queries = true"
             raise ValueError(
-                f"queries: {self.queries} are more than the pixels of the smallest crop, "
-                f"{round(self.patch * low)} x {round(self.patch * low)}; use fewer queries, or a larger patch"
+                f"queries: {self.queries} are more than the pixels of the {name} crop, {side} x {side}; "
+                f"use fewer queries, or a larger patch{remedy}"
             )
 
 

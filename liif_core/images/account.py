@@ -4,7 +4,7 @@
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import evolve, frozen
@@ -103,6 +103,16 @@ class Account:
     kept: tuple[str, ...]
     changed: tuple[Change, ...]
     dropped: tuple[Change, ...]
+
+    @classmethod
+    def of_all(cls, accounts: Iterable["Account"]) -> "Account":
+        """One account of several pictures in a file."""
+        parts = list(accounts)
+        return cls(
+            tuple(dict.fromkeys(what for part in parts for what in part.kept)),
+            tuple(dict.fromkeys(change for part in parts for change in part.changed)),
+            tuple(dict.fromkeys(change for part in parts for change in part.dropped)),
+        )
 
     def line(self) -> str:
         """One line, without reasons; empty where there is nothing to say."""

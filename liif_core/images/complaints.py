@@ -147,4 +147,5 @@ def _keep_log(record: logging.LogRecord) -> bool:
     return False
 
 
-logging.getLogger("tifffile").addFilter(_keep_log)
+for _name in ("tifffile", "PIL.TiffImagePlugin"):
+    logging.getLogger(_name).addFilter(_keep_log)

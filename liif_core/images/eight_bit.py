@@ -18,6 +18,7 @@ _COLOR = {"RGB", "RGBX", "RGBA", "RGBa", "P", "PA"}
 _PALETTES = ("P", "PA")
 _CONVERTED = {"CMYK", "YCbCr", "HSV", "LAB"}
 _OWN_PROFILE = {"CMYK", "LAB"}  # whose ICC profiles do not describe the RGB they become
+_SAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats by other names
 _ONE_AND_MORE = ("MPO", "HEIF")  # formats whose first picture is the main one
 MODES = _GRAY | _COLOR | _CONVERTED
 
@@ -44,7 +45,7 @@ def look(path: Path, number: int = 0, frame: int | None = None) -> Header:
         turned = not applied and metadata.orientation(image) > 4
         return Header(
             path=path,
-            format="JPEG" if image.format == "MPO" else str(image.format),
+            format=_SAME.get(str(image.format), str(image.format)),
             size=(image.width, image.height) if turned else (image.height, image.width),
             mode=image.mode,
             channels=1 if image.mode in _GRAY else 3,
@@ -68,8 +69,19 @@ def check_frame(path: Path, what: str, part: str, count: int, frame: int | None,
         raise UserError(f"{path}: there is no frame {frame}: {has}")
 
 
-def _frames(image: ImageFile.ImageFile) -> int:
+def _frames(image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
+
+
+def animated(image: Image.Image) -> int:
+    """The number of frames of an animation; 1 for a file of one picture, or of one main picture."""
+    return 1 if image.format in _ONE_AND_MORE or image.format == "ICO" else _frames(image)
+
+
+def in_color(picture: Picture, alpha: bool) -> Picture:
+    """The picture in RGB, and with alpha if that is asked for, opaque if it had none."""
+    known = picture.alpha if picture.alpha is not None else np.full(picture.size, 255, np.uint8)
+    return evolve(picture, color=np.broadcast_to(picture.color, (*picture.size, 3)), alpha=known if alpha else None)
 
 
 def read(

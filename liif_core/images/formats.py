@@ -41,6 +41,7 @@ class Format:
     """What a file format that is written can hold.
 
     ``limit`` is the longest side in pixels. ``whole`` says that its encoder needs the whole image in memory.
+    ``several`` says what a file may have several of: frames, pages, or nothing.
     """
 
     name: str
@@ -49,14 +50,20 @@ class Format:
     depths: tuple[Depth, ...]
     alpha: bool
     whole: bool
+    several: tuple[str, ...] = ()
 
 
 # Formats that are written, by the names that users give.
 WRITABLE = {
-    "png": Format("PNG", (".png",), 2**31 - 1, ("uint8", "uint16"), alpha=True, whole=False),
+    "png": Format(
+        "PNG", (".png",), 2**31 - 1, ("uint8", "uint16"), alpha=True, whole=False, several=("frames",)
+    ),
     # The format's own limit is 65,535, but libjpeg, which everyone writes it with, stops here.
     "jpg": Format("JPEG", (".jpg", ".jpeg"), 65_500, ("uint8",), alpha=False, whole=True),
-    "webp": Format("WebP", (".webp",), 16_383, ("uint8",), alpha=True, whole=True),
-    "tif": Format("TIFF", (".tif", ".tiff"), 2**32 - 1, ("uint8", "uint16", "float32"), alpha=True, whole=False),
-}
+    "webp": Format("WebP", (".webp",), 16_383, ("uint8",), alpha=True, whole=True, several=("frames",)),
+    "tif": Format(
+        "TIFF", (".tif", ".tiff"), 2**32 - 1, ("uint8", "uint16", "float32"),
+        alpha=True, whole=False, several=("frames", "pages"),
+    ),
+}  # fmt: skip
 WRITABLE_SUFFIXES = tuple(suffix for format in WRITABLE.values() for suffix in format.suffixes)

@@ -215,7 +215,7 @@ def directory_bytes(directory: Directory, offset: int, big: bool = False, order:
     width, pointer, count = (8, order + "Q", order + "Q") if big else (4, order + "I", order + "H")
     table = bytearray(struct.pack(count, len(directory)))
     after = bytearray()
-    end = offset + len(table) + len(directory) * (12 if not big else 20) + width
+    end = offset + table_bytes(len(directory), big) + width
     for tag, entry in sorted(directory.items()):
         place = end + len(after)
         if isinstance(entry, dict):
@@ -231,6 +231,11 @@ def directory_bytes(directory: Directory, offset: int, big: bool = False, order:
             after += data
         after += b"\0" * (len(after) % 2)
     return bytes(table) + bytes(width) + bytes(after)
+
+
+def table_bytes(entries: int, big: bool) -> int:
+    """Length of the table that a directory begins with; the place of the next directory comes after it."""
+    return 8 + 20 * entries if big else 2 + 12 * entries
 
 
 def block(directory: Directory) -> bytes:

@@ -63,6 +63,8 @@ def pillow_formats(path: Path) -> tuple[str, ...]:
     name = signature(path)
     if not name and path.suffix.lower() in READ_SUFFIXES["TGA"]:
         return (*_PLAIN, "TGA")
+    if not name and path.suffix.lower() == ".dib":
+        return (*_PLAIN, "DIB")  # a BMP without the header of a file
     if name not in _LAYOUTS:
         return _PLAIN
     _import_reader(path, name)
@@ -187,6 +189,7 @@ def other_format(path: Path) -> str:
     except Exception:
         return ""
     # Some formats have no signature, and Pillow finds them in files of other kinds.
-    if name and Image.OPEN[name][1] is None and Image.registered_extensions().get(path.suffix.lower()) != name:
+    opener = Image.OPEN.get(name)  # a thumbnail of XV, for example, has a format of another name
+    if name and opener and opener[1] is None and Image.registered_extensions().get(path.suffix.lower()) != name:
         return ""
     return "" if name in FORMATS else name

@@ -52,11 +52,14 @@ class Opening:
     open: Callable[[], Source]
 
 
-def survey(path: str | Path, memory: int, max_pixels: int = MAX_PIXELS, frame: int | None = None) -> Opening:
+def survey(
+    path: str | Path, memory: int, max_pixels: int = MAX_PIXELS, frame: int | None = None, others: bool = False
+) -> Opening:
     """How to read a file when about ``memory`` bytes may be used; nothing is decoded yet, except of a later ``frame``.
 
     ``Opening.open`` then reads what must be known of the whole picture, and returns the picture, whose parts have
     exactly the pixels of ``read_image``. It raises UserError as ``read_image`` does, and so does reading a part.
+    ``others`` says that the other pages of the file are read too, so that no note has to say that they are not.
 
     Raises UserError for all that ``header`` does.
     """
@@ -66,9 +69,17 @@ def survey(path: str | Path, memory: int, max_pixels: int = MAX_PIXELS, frame: i
         check_packages(found, place)
         whole = _as_whole(found, place, max_pixels, frame)
         if whole.peak <= min(_SMALL, memory // 8):
-            return evolve(whole, open=lambda: from_picture(read_image(path, max_pixels, frame=frame)))
-        parts = _in_parts(found, place, max_pixels)
-    return whole if parts is None or parts.peak >= whole.peak else parts
+            opening = evolve(whole, open=lambda: from_picture(read_image(path, max_pixels, frame=frame)))
+        else:
+            parts = _in_parts(found, place, max_pixels)
+            opening = whole if parts is None or parts.peak >= whole.peak else parts
+    if not others or not place.notes:
+        return opening
+    return evolve(opening, open=lambda: _without_first_notes(opening.open(), len(place.notes)))
+
+
+def _without_first_notes(source: Source, count: int) -> Source:
+    return evolve(source, own_notes=source.own_notes[count:])
 
 
 def _as_whole(found: Header, place: Place, max_pixels: int, frame: int | None) -> Opening:

@@ -11,21 +11,22 @@ from liif_core.images.account import jpeg_comment
 from liif_core.images.picture import Metadata
 from liif_core.images.png import color_chunks, text_chunks
 from liif_core.images.target import Target
+from liif_core.images.timing import Timing
 from liif_core.sizes import Size
 
 _EXIF_PREFIX = b"Exif\0\0"
 
 
-class WholeSink:
-    """Takes rows (h, width, samples) of uint8."""
+class Canvas:
+    """Takes rows (h, width, samples) of uint8, and makes an image of them."""
 
-    def __init__(self, file: BinaryIO, target: Target):
-        self.file, self.target, self.next = file, target, 0
+    def __init__(self, target: Target):
+        self.next = 0
         height, width = target.size
         # WebP has no gray.
         self.repeat = 3 if target.format.name == "WebP" and target.channels < 3 else 1
         color = "RGB" if target.channels > 2 or self.repeat > 1 else "L"
-        self.canvas = Image.new(color + ("A" if target.channels in (2, 4) else ""), (width, height))
+        self.image = Image.new(color + ("A" if target.channels in (2, 4) else ""), (width, height))
 
     def rows(self, rows: np.ndarray) -> None:
         """Append rows, in order from the top."""
@@ -33,20 +34,57 @@ class WholeSink:
             rows = np.concatenate([rows[..., :1]] * self.repeat + [rows[..., 1:]], axis=-1)
         elif rows.shape[-1] == 1:
             rows = rows[..., 0]
-        self.canvas.paste(Image.fromarray(rows), (0, self.next))
+        self.image.paste(Image.fromarray(rows), (0, self.next))
         self.next += len(rows)
 
     def finish(self) -> None:
+        """The image is complete."""
+
+
+class WholeSink(Canvas):
+    """Takes rows (h, width, samples) of uint8, and writes a file at the end."""
+
+    def __init__(self, file: BinaryIO, target: Target):
+        super().__init__(target)
+        self.file, self.target = file, target
+
+    def finish(self) -> None:
         """Encode, and write the file."""
-        encoding = self.target.encoding
-        kind = self.target.format.name.upper()
-        options: dict[str, Any] = {"quality": encoding.quality}
-        options |= {"subsampling": 0} if kind == "JPEG" else {"lossless": encoding.lossless}
-        options |= save_options(self.target.metadata, self.target.size, kind)
-        # Not straight into the file: Pillow does not notice a write that a full disk cut short.
-        encoded = io.BytesIO()
-        self.canvas.save(encoded, kind, **options)
-        self.file.write(encoded.getbuffer())
+        _save(self.file, self.target, self.image)
+
+
+class WebpFrames:
+    """An animated WebP, which is written at the end."""
+
+    def __init__(self, file: BinaryIO, target: Target, timing: Timing):
+        self.file, self.target, self.timing = file, target, timing
+        self.images: list[Image.Image] = []
+
+    def frame(self) -> Canvas:
+        """The next frame, to be filled."""
+        canvas = Canvas(self.target)
+        self.images.append(canvas.image)
+        return canvas
+
+    def finish(self) -> None:
+        """Encode, and write the file."""
+        first, *others = self.images
+        durations = self.timing.whole_milliseconds()
+        _save(
+            self.file, self.target, first,
+            save_all=True, append_images=others, duration=durations, loop=self.timing.plays,
+        )  # fmt: skip
+
+
+def _save(file: BinaryIO, target: Target, image: Image.Image, **options: Any) -> None:
+    kind = target.format.name.upper()
+    options["quality"] = target.encoding.quality
+    options |= {"subsampling": 0} if kind == "JPEG" else {"lossless": target.encoding.lossless}
+    options |= save_options(target.metadata, target.size, kind)
+    # Not straight into the file: Pillow does not notice a write that a full disk cut short.
+    encoded = io.BytesIO()
+    image.save(encoded, kind, **options)
+    file.write(encoded.getbuffer())
 
 
 def save_options(metadata: Metadata, size: Size, kind: str) -> dict[str, Any]:

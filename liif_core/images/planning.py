@@ -31,18 +31,20 @@ def check_output(
     metadata: Metadata = Metadata(),
     format: str | None = None,
     encoding: Encoding = Encoding(),
+    pictures: int = 1,
 ) -> Target:
     """Check that an image of ``size`` (height, width) can be written to ``path``.
 
     ``channels`` counts alpha: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. ``format`` is a key of WRITABLE, or None to use
-    the suffix. The disk must have space for the uncompressed image, which no PNG or TIFF exceeds by more than 0.1 %;
-    for JPEG and WebP, for half of it, which photographs stay well below.
+    the suffix; ``pictures`` is the number of frames of this size. The disk must have space for the uncompressed image,
+    which no PNG or TIFF exceeds by more than 0.1 %; for JPEG and WebP, for half of it, which photographs stay well
+    below.
 
     Raises UserError with all problems at once: an unknown format, a side beyond the format's limit, alpha in a JPEG, a
     folder that cannot be written, too little space.
     """
     path = Path(path)
-    kind = _format(path, format)
+    kind = format_of(path, format)
     height, width = size
     problems = []
     if max(size) > kind.limit:
@@ -62,7 +64,7 @@ def check_output(
         )
     kept = depth if depth in kind.depths else kind.depths[-1]
     row = width * channels * np.dtype(kept).itemsize
-    problems += _place_problems(path, height * row // (2 if kind.whole else 1))
+    problems += _place_problems(path, pictures * height * row // (2 if kind.whole else 1))
     if problems:
         raise UserError(*problems)
     notes = [] if kept == depth else [f"{kind.name} does not hold {depth}: the values are rounded to {kept}"]
@@ -70,6 +72,8 @@ def check_output(
     if kind.name == "TIFF" and encoding.tiled is None:
         encoding = evolve(encoding, tiled=tiff.is_big(height * row) and tiff.TILE * row <= _MOST_HELD)
     memory = _memory(kind, size, channels, row, encoding)
+    if kind.whole:
+        memory += (pictures - 1) * 5 * height * width  # Pillow has RGB in four bytes; and the encoded frames
     return Target(path, kind, size, channels, kept, metadata, encoding, memory, tuple(notes))
 
 
@@ -83,7 +87,8 @@ def _others(size: Size, channels: int) -> str:
     return f"--format {listed}, or " if fitting else ""
 
 
-def _format(path: Path, format: str | None) -> Format:
+def format_of(path: Path, format: str | None) -> Format:
+    """The format with the name ``format``, or by the suffix of a path. Raises UserError for one that is not written."""
     if format is not None:
         if format not in WRITABLE:
             guess = did_you_mean(format, WRITABLE)

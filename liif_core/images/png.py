@@ -6,6 +6,7 @@ Source: PNG specification, third edition (W3C, 2025): chunks, filters and the su
 
 import struct
 import zlib
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import BinaryIO
 
@@ -27,24 +28,36 @@ _ADLER = 65521
 
 
 class PngSink:
-    """Writes rows (h, width, samples) of uint8 or uint16 as they come, compressed on the threads of ``pool``.
+    """Writes rows (h, width, samples) of uint8 or uint16 as they come, compressed on the threads of ``pool``."""
+
+    def __init__(self, file: BinaryIO, target: Target, pool: Executor):
+        self.file = file
+        file.write(start_of_file(target))
+        self.pixels = PixelStream(target, pool, lambda data: file.write(chunk(b"IDAT", data)))
+
+    def rows(self, rows: np.ndarray) -> None:
+        """Append rows, in order from the top."""
+        self.pixels.rows(rows)
+
+    def finish(self) -> None:
+        """Write what ends the file."""
+        self.pixels.finish()
+        self.file.write(END)
+
+
+class PixelStream:
+    """The compressed pixels of one picture, passed to ``take`` in parts as rows (h, width, samples) come.
 
     Each row is filtered by the one of Sub, Up and Average whose result has the smallest sum of absolute values. Bands
     of rows are deflated separately, which adds less than 1 % to the size, and joined to the one stream of a PNG.
     """
 
-    def __init__(self, file: BinaryIO, target: Target, pool: Executor):
-        self.file, self.compression = file, target.encoding.compression
+    def __init__(self, target: Target, pool: Executor, take: Callable[[bytes], object]):
+        self.take, self.compression = take, target.encoding.compression
         self.packed, self.checksum = InOrder(pool, self._append), 1
-        (height, width), bytes_a_sample = target.size, np.dtype(target.depth).itemsize
-        self.step = target.channels * bytes_a_sample
-        self.above = np.zeros(width * self.step, np.uint8)
-        file.write(START)
-        colors = _COLOR_TYPES[target.channels]
-        self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * bytes_a_sample, colors, 0, 0, 0))
-        for kind, data in _metadata_chunks(target.metadata, target.size):
-            self._chunk(kind, data)
-        self._chunk(b"IDAT", b"\x78\x9c")  # zlib's header
+        self.step = target.channels * np.dtype(target.depth).itemsize
+        self.above = np.zeros(target.size[1] * self.step, np.uint8)
+        take(b"\x78\x9c")  # zlib's header
 
     def rows(self, rows: np.ndarray) -> None:
         """Append rows, in order from the top."""
@@ -56,26 +69,32 @@ class PngSink:
             self.above = band[-1]
 
     def finish(self) -> None:
-        """Write what ends the file."""
+        """Pass on what ends the stream."""
         self.packed.finish()
-        self._chunk(b"IDAT", b"\x03\x00" + struct.pack(">I", self.checksum))  # an empty last block
-        self._chunk(b"IEND", b"")
+        self.take(b"\x03\x00" + struct.pack(">I", self.checksum))  # an empty last block
 
     def _append(self, packed: tuple[bytes, int, int]) -> None:
         data, checksum, length = packed
-        self._chunk(b"IDAT", data)
+        self.take(data)
         # Adler-32 of two parts in a row, from that of each (RFC 1950).
         (first, second), (one, two) = (divmod(value, 65536)[::-1] for value in (self.checksum, checksum))
         first, second = first + one - 1, second + two + length * (first - 1)
         self.checksum = second % _ADLER * 65536 + first % _ADLER
 
-    def _chunk(self, kind: bytes, data: bytes) -> None:
-        self.file.write(chunk(kind, data))
+
+def start_of_file(target: Target) -> bytes:
+    """All that comes before the pixels."""
+    (height, width), bits, colors = target.size, 8 * np.dtype(target.depth).itemsize, _COLOR_TYPES[target.channels]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0))
+    return START + head + b"".join(chunk(*one) for one in _metadata_chunks(target.metadata, target.size))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     """A chunk of a PNG: its length, kind, data and checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
+END = chunk(b"IEND", b"")
 
 
 def memory(size: Size, pixel_bytes: int) -> int:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from attrs import evolve, frozen
 from PIL import Image, UnidentifiedImageError
@@ -116,7 +117,7 @@ def look(path: Path, max_pixels: int, frame: int | None = None) -> tuple[Header,
 
 
 def _look_at_tiff(path: Path, pages: list[ifd.Directory], frame: int | None) -> tuple[Header, Place]:
-    full = [n for n, page in enumerate(pages) if not ifd.numbers(page, _SUBFILE, [0])[0] & _REDUCED_OR_MASK] or [0]
+    full = _full(pages)
     eight_bit.check_frame(path, "a TIFF of several pages", "page", len(full), frame)
     number = full[(frame or 1) - 1]
     page = pages[number]
@@ -130,6 +131,16 @@ def _look_at_tiff(path: Path, pages: list[ifd.Directory], frame: int | None) -> 
         head = high_depth.tiff_header(path, page)
     notes = (f"of the {len(full)} pages in this file only page {frame} is read",) if len(full) > 1 else ()
     return nodata.checked(head, page), Place(number=number, page=page, deep=deep, notes=notes)
+
+
+def full_pages(file: BinaryIO) -> list[int]:
+    """The numbers, from 0, of the directories of a TIFF that hold pages: not smaller versions or masks of one."""
+    file.seek(0)
+    return _full(ifd.read_directories(file))
+
+
+def _full(pages: list[ifd.Directory]) -> list[int]:
+    return [n for n, page in enumerate(pages) if not ifd.numbers(page, _SUBFILE, [0])[0] & _REDUCED_OR_MASK] or [0]
 
 
 def check_packages(found: Header, place: Place) -> None:

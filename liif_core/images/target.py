@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from attrs import frozen
 
 from liif_core.images.account import Account, account
@@ -42,6 +43,11 @@ class Target:
     encoding: Encoding
     memory: int
     notes: tuple[str, ...]
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the pixels, uncompressed."""
+        return self.size[0] * self.size[1] * self.channels * np.dtype(self.depth).itemsize
 
     @property
     def account(self) -> Account:

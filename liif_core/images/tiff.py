@@ -4,6 +4,7 @@ Source: TIFF 6.0 (Adobe, 1992), sections 3 to 15 and its supplements (deflate), 
 packages that write TIFF need the whole image, or an iterator of tiles.
 """
 
+import os
 import struct
 import zlib
 from concurrent.futures import Executor
@@ -27,21 +28,29 @@ _STRAIGHT_ALPHA = 2
 class TiffSink:
     """Writes rows (h, width, samples) of uint8, uint16 or float32 as they come, compressed on the threads of ``pool``.
 
-    A row of tiles, or a strip of about half a megabyte, is kept in memory until it is full.
+    A row of tiles, or a strip of about half a megabyte, is kept in memory until it is full. ``after`` is the page
+    before this one in the same file, whose ``big`` counts for all; ``big`` decides for a file of several pages.
     """
 
-    def __init__(self, file: BinaryIO, target: Target, pool: Executor):
+    def __init__(
+        self, file: BinaryIO, target: Target, pool: Executor, after: "TiffSink | None" = None, big: bool | None = None
+    ):
         self.file, self.target, self.tiled = file, target, bool(target.encoding.tiled)
         (height, width), dtype = target.size, np.dtype(target.depth).newbyteorder("<")
         pixel_bytes = target.channels * dtype.itemsize
-        self.big = is_big(height * width * pixel_bytes)
+        self.big: bool = after.big if after else is_big(height * width * pixel_bytes) if big is None else big
+        self.pointer: int = (
+            after.next_pointer if after else 8 if self.big else 4
+        )  # where the place of the directory goes
+        self.next_pointer: int = 0
         self.held_rows = _held_rows(target.size, pixel_bytes, self.tiled)
         self.held = np.zeros((self.held_rows, width, target.channels), dtype)
         self.filled = 0
         self.packed = InOrder(pool, self._append)
         self.offsets: list[int] = []
         self.counts: list[int] = []
-        file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if self.big else struct.pack("<2sHI", b"II", 42, 0))
+        if after is None:
+            file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if self.big else struct.pack("<2sHI", b"II", 42, 0))
 
     def rows(self, rows: np.ndarray) -> None:
         """Append rows, in order from the top."""
@@ -54,14 +63,16 @@ class TiffSink:
                 self._flush()
 
     def finish(self) -> None:
-        """Write what ends the file."""
+        """Write what ends the page."""
         if self.filled:
             self._flush()
         self.packed.finish()
-        place = self._align()
-        self.file.write(ifd.directory_bytes(self._directory(), place, self.big))
-        self.file.seek(8 if self.big else 4)
+        place, directory = self._align(), self._directory()
+        self.next_pointer = place + ifd.table_bytes(len(directory), self.big)
+        self.file.write(ifd.directory_bytes(directory, place, self.big))
+        self.file.seek(self.pointer)
         self.file.write(struct.pack("<Q" if self.big else "<I", place))
+        self.file.seek(0, os.SEEK_END)
 
     def _flush(self) -> None:
         held, self.filled = self.held[: self.filled], 0

@@ -5,11 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from liif_core.errors import UserError
+from liif_core.locks import lock
 from liif_core.registry.named_models import NamedModel
 
 
@@ -62,22 +63,5 @@ def locked(path: Path) -> Iterator[None]:
         advice = "set LIIF_HOME to a folder that can be written to"
         raise UserError(f"{path.parent}: cannot be written to ({error.strerror}): {advice}") from None
     with file:
-        _lock(file.fileno())
+        lock(file.fileno())  # where the disk has no locks, the hash is checked anyway
         yield
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-        import time
-
-        while True:
-            try:
-                return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            except OSError:
-                time.sleep(0.2)
-    else:
-        import fcntl
-
-        with suppress(OSError):  # a file system without locks, such as some network drives; the hash is checked anyway
-            fcntl.flock(descriptor, fcntl.LOCK_EX)

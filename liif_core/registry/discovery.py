@@ -1,7 +1,5 @@
 """Loads plugins into a registry. A broken plugin is reported and does not affect the others."""
 
-import contextlib
-import io
 import traceback
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pluggy
 from liif_core.errors import UserError
 from liif_core.registry import hookspecs
 from liif_core.registry.components import Component, Importer, Kind, Origin, Registry
+from liif_core.registry.guard import guarded
 from liif_core.registry.named_models import NAME_RULE, NamedModel, is_name
 from liif_core.registry.sources import PluginSource, sources
 
@@ -49,17 +48,20 @@ def _with(registry: Registry, source: PluginSource) -> Registry:
     """A registry with one more plugin, or with the reason why it could not be loaded."""
     if source.refusal:
         return registry.with_broken(source.origin, source.refusal, source.details)
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(printed):  # a program may be reading standard output
+    with guarded() as loading:
+        try:
             registry = add_plugin(registry, source.load(), source.origin)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a plugin that calls sys.exit at import is broken, too
-        registry = registry.with_broken(source.origin, _reason(error))
-    if printed.getvalue().strip():
-        who = f"plugin {source.origin.plugin} of {source.origin} prints when it is loaded (not shown)"
-        registry = registry.with_remark(f"{who}: {printed.getvalue().strip().splitlines()[0][:80]}")
+        except BaseException as error:  # a plugin that calls sys.exit at import is broken, too
+            if isinstance(error, KeyboardInterrupt) and loading.interrupted:
+                raise
+            registry = registry.with_broken(source.origin, _reason(error))
+    who = f"plugin {source.origin.plugin} of {source.origin}"
+    if loading.printed:
+        registry = registry.with_remark(
+            f"{who} prints when it is loaded (not shown): {loading.printed.splitlines()[0][:80]}"
+        )
+    if loading.changed:
+        registry = registry.with_remark(f"{who} changes {' and '.join(loading.changed)}; that was undone")
     return registry
 
 
@@ -73,6 +75,8 @@ def add_plugin(registry: Registry, plugin: Any, origin: Origin) -> Registry:
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()
+    if not manager.get_hookcallers(plugin):
+        raise ValueError("it has no hooks; mark its functions, such as liif_encoders, with @liif_core.hookimpl")
     components = {kind: _offered(manager, hook, Component) for hook, kind in HOOKS.items()}
     for kind, offered in components.items():
         for component in offered:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+from packaging.requirements import InvalidRequirement, Requirement
 
 from liif_core.errors import did_you_mean
 from liif_core.registry.changes import changes_after
@@ -99,6 +100,7 @@ def _installed() -> list[PluginSource]:
         name, version = (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
         origin = Origin(f"{entry.name} = {entry.value}", name or "unknown", version or "?")  # metadata may be lost
         refusal, details = _mismatch(entry.group)
+        refusal = refusal or (_unfit(entry.dist.requires or []) if entry.dist else "")
         source = PluginSource(origin, entry.load, refusal, details=details)
         same = by_name.setdefault((origin.distribution, entry.name), {})
         if origin not in same or same[origin][1].refusal:  # one distribution may be found twice on the path
@@ -123,6 +125,21 @@ def _mismatch(group: str) -> tuple[str, tuple[str, ...]]:
     made = f"made for version {version} of the plugin API"
     reason = f"{made}, and this liif-core has version {API_VERSION}: install a newer {better}"
     return reason, tuple(changes_after(version))
+
+
+def _unfit(requires: list[str]) -> str:
+    """What is wrong with the version of liif-core that a distribution requires; nothing if it is this one."""
+    for text in requires:
+        try:
+            needed = Requirement(text)
+            own = importlib.metadata.version(OWN)
+        except (InvalidRequirement, importlib.metadata.PackageNotFoundError):  # which pip reports
+            continue
+        if _normal(needed.name) != OWN or (needed.marker and not needed.marker.evaluate({"extra": ""})):
+            continue
+        if not needed.specifier.contains(own, prereleases=True):
+            return f"needs liif-core{needed.specifier}, and this is {own}: install one that fits, or another plugin"
+    return ""
 
 
 def _uninstalled(given: str, asked: str = "") -> PluginSource:

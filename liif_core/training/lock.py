@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from liif_core.errors import UserError
+from liif_core.locks import is_at, try_lock
 
 LOCK = "run.lock"  # in the run folder, while a process writes to it
 _TRIES, _PAUSE = 10, 0.1  # a holder writes who it is right after it has the lock
@@ -57,10 +57,10 @@ def _locked(path: Path) -> int | None:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _lock(file):
+            if try_lock(file) is False:
                 os.close(file)
                 return None
-            if _is_at(file, path):  # else its last holder removed it meanwhile
+            if is_at(file, path):  # else its last holder removed it meanwhile
                 os.truncate(file, 0)
                 me = {"process": os.getpid(), "host": socket.gethostname(), "started": datetime.now().isoformat()[:19]}
                 os.write(file, json.dumps(me).encode())
@@ -71,47 +71,14 @@ def _locked(path: Path) -> int | None:
         os.close(file)
 
 
-def _is_at(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
+def _forget() -> None:
+    """In a forked process, such as one that loads data: it must not keep the lock of a parent that was killed."""
+    while _held:
+        with suppress(OSError):
+            os.close(_held.popitem()[1])
 
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: int) -> bool:
-        os.lseek(file, 1 << 20, os.SEEK_SET)  # a byte that nobody reads: locked bytes cannot be read
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            os.lseek(file, 0, os.SEEK_SET)
-        return True
-
-else:
-    import errno
-    import fcntl
-
-    def _lock(file: int) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-            # a file system without locks: nothing can be held there
-        return True
-
-    def _forget() -> None:
-        """In a forked process, such as one that loads data: it must not keep the lock of a parent that was killed."""
-        while _held:
-            with suppress(OSError):
-                os.close(_held.popitem()[1])
-
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 

@@ -248,6 +248,26 @@ def test_evaluate(folder, checkpoint):
     assert made["psnr"] == pytest.approx(results[0]["psnr"])
 
 
+def test_an_interrupted_evaluate_writes_the_scales_that_are_done(folder, checkpoint, monkeypatch):
+    from liif_core.cli import evaluate
+
+    measure, calls = evaluate.evaluate_set, []
+
+    def stopped_later(*arguments, **options):
+        calls.append(arguments[3])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(evaluate, "evaluate_set", stopped_later)
+    result = invoke(
+        "evaluate", checkpoint, "--hr", "images", "--scale", "2", "--scale", "3", "--json", "e.json", command=liif
+    )
+    assert result.exit_code == 130
+    found = json.loads((folder / "e.json").read_text())
+    assert [entry["scale"] for entry in found["results"]] == [2] and found["interrupted"] is True
+
+
 def test_mistakes_of_evaluate_are_reported_together(folder, checkpoint):
     result = invoke(
         "evaluate", checkpoint, "--hr", "images", "--lr", "images", "--scale", "2", "--scale", "two",

@@ -396,13 +396,6 @@ def test_mistakes_are_reported_together(place, run, computing_is_an_error, argum
         assert text in result.output, result.output
 
 
-def test_an_animation_is_refused_by_name(place, run):
-    frames = [Image.fromarray(smooth(8, 8, seed=i)) for i in range(3)]
-    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
-    result = run("a.gif", "-o", "b.png", "--scale", "2")
-    assert result.exit_code == 2 and "a.gif" in result.output
-
-
 def test_a_constant_image_stays_constant(place, shared):
     """With the published weights, within 1/255."""
     Image.new("RGB", (20, 16), (90, 140, 200)).save("a.png")

@@ -322,7 +322,7 @@ def test_json_is_written_when_interrupted(place, run, monkeypatch):
         time.sleep(5 if os.name == "posix" else 0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("liif_core.cli.upscale._render_file", stop)
+    monkeypatch.setattr("liif_core.cli.upscale.render_file", stop)
     before = signal.getsignal(signal.SIGTERM)
     result = run("in", "--out-dir", "out", "--json", "log.json")
     assert result.exit_code == 130 and "interrupted" in result.stderr

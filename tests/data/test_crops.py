@@ -400,3 +400,22 @@ def test_on_a_gpu(gpu, workers):
     found = list(batches(dataset, 4, 0, workers=workers, device=gpu))
     assert {value.device.type for batch in found for value in batch.values()} == {"cuda"}
     assert same([{name: value.cpu() for name, value in batch.items()} for batch in found], list(batches(dataset, 4, 0)))
+
+
+def test_pixels_are_queried_again_where_a_crop_has_fewer():
+    data = evolve(DATA, queries=150, scale=(1.0, 3.0), repeat_queries=True, augment=False, repeat=30)
+    seen = set()
+    for index in range(60):
+        sample = CropDataset(IMAGES, data, seed=0)[0, index]
+        side = round(2 / float(sample["cell"][0, 0]))
+        rows, columns = positions(sample, side)
+        counts = np.bincount(rows * side + columns, minlength=side * side)
+        assert counts.max() - counts.min() <= 1 and counts.sum() == 150
+        seen.add(int(counts.max()))
+    assert {1, 2, 3} <= seen  # crops of 64 to 576 pixels
+
+
+def test_queries_of_crops_with_enough_pixels_are_the_same_with_repeat_queries():
+    for index in range(5):
+        one, other = (CropDataset(IMAGES, evolve(DATA, repeat_queries=on), seed=0)[0, index] for on in (False, True))
+        assert all(torch.equal(one[name], other[name]) for name in ("image", "coord", "target"))

@@ -112,6 +112,7 @@ WRONG = [
     ("data.scale=[4, 1]", "data.scale: expected 1 <= low <= high, got [4.0, 1.0]"),
     ("data.scale=4", "data.scale: expected an array, got 4 (a whole number)"),
     ("data.queries=145", "data.queries: 145 are more than the pixels of the smallest crop, 12 x 12"),
+    ("data={repeat_queries=true, queries=10000000}", "more than the pixels of the largest crop"),
     ("train.accumulate=3", "train.accumulate: batch_size (16) must be a multiple of it, got 3"),
     ("train.betas=[0.9]", "unknown key"),
     ("train.optimizer.use='sgd'", "train.optimizer.use: expected one of 'adam', 'adamw', 'muon', got 'sgd'"),

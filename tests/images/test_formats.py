@@ -224,6 +224,36 @@ def test_layouts_that_are_not_read_are_named(tmp_path):
     assert "a TIFF of 3 LAB 8-bit unsigned integer samples is not read" in refusal(path)
 
 
+@pytest.mark.parametrize("compression", ["webp", "zstd", "lzma", "jpegxl", "png", "lerc"])
+def test_compressions_of_tiff_that_one_of_two_readers_knows(compression, tmp_path):
+    pytest.importorskip("imagecodecs")
+    path = tmp_path / "a.tif"
+    args = {"compressionargs": {"level": 100, "lossless": True}} if compression == "webp" else {}
+    tifffile.imwrite(path, RGB, compression=compression, photometric="rgb", metadata=None, **args)
+    np.testing.assert_array_equal(opened(path).color, RGB)
+
+
+def test_a_bmp_without_the_header_of_a_file(tmp_path):
+    path = tmp_path / "a.dib"
+    path.write_bytes(saved(Image.fromarray(RGB), "BMP")[14:])
+    np.testing.assert_array_equal(opened(path).color, RGB)
+
+
+def test_a_kind_that_pillow_knows_by_another_name_is_refused(tmp_path):
+    path = tmp_path / "a.p7"  # a thumbnail of XV
+    path.write_bytes(b"P7 332\n#END_OF_COMMENTS\n4 2 255\n" + bytes(8))
+    assert "XVThumb files are not read; convert it to PNG or TIFF first" in refusal(path)
+
+
+def test_what_pillow_logs_of_a_file_is_not_printed(tmp_path, capfd):
+    path = tmp_path / "a.tif"
+    tags = {256: (4, [4]), 257: (4, [2]), 258: (3, [8]), 277: (3, [65535]), 262: (3, [1]), 273: (4, [8]), 279: (4, [8])}
+    directory = ifd.directory_bytes({tag: ifd.Entry.of(*entry) for tag, entry in tags.items()}, 16)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory)
+    assert "TIFF" in refusal(path)
+    assert capfd.readouterr().err == ""
+
+
 # --- frames and pages
 
 

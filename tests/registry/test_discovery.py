@@ -2,11 +2,15 @@
 
 import importlib.metadata
 import itertools
+import os
+import signal
+import subprocess
 import sys
 import types
 
 import attrs
 import pytest
+import torch
 
 import liif_core
 from liif_core import Component, Importer, NoOptions, Registry, hookimpl, option
@@ -138,9 +142,67 @@ def test_a_missing_attribute(tmp_path, monkeypatch):
     assert "nothing" in discover().broken[0].reason
 
 
+def test_an_interrupt_by_a_plugin_is_a_broken_plugin(installed):
+    registry = installed(("odd", "1.0", "raise KeyboardInterrupt"), ("zz-good", "1.0", GOOD))
+    assert registry.broken[0].reason.startswith("KeyboardInterrupt") and registry.names("encoder") == ["good"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_is_not_a_broken_plugin(installed):
+    pressed = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n"
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        installed(("slow", "1.0", "raise KeyboardInterrupt"))
+        installed(("slow", "1.0", pressed))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_module_without_hooks_is_reported(installed):
+    registry = installed(("empty", "1.0", "def liif_encoders():\n    return []\n"), ("zz-good", "1.0", GOOD))
+    assert "it has no hooks; mark its functions" in registry.broken[0].reason
+    assert registry.names("encoder") == ["good"]
+
+
+def test_a_changed_default_type_is_undone_and_said(installed):
+    registry = installed(("wide", "1.0", "import torch\ntorch.set_default_dtype(torch.float64)\n" + GOOD))
+    assert torch.get_default_dtype() == torch.float32 and registry.names("encoder") == ["good"]
+    (remark,) = registry.remarks
+    assert remark.startswith("plugin main = plugin_under_test_") and "wide 1.0" in remark
+    assert remark.endswith("changes the default type of tensors to torch.float64; that was undone")
+
+
+@pytest.mark.parametrize("closing", ["sys.stdout.close()", "sys.__stdout__.close()", "os.close(1)"])
+def test_a_plugin_that_closes_standard_output(closing, tmp_path):
+    (tmp_path / "closes.py").write_text(f"import os, sys\n{closing}\n{GOOD}")
+    program = (
+        "from liif_core import discover; from liif_core.registry.sources import extra_plugins\n"
+        f"with extra_plugins({str(tmp_path / 'closes.py')!r}): registry = discover()\n"
+        "print('good' in registry.names('encoder'), *registry.remarks)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("True"), done.stderr
+    assert ("changes standard output, which it closed" in done.stdout) == (closing != "sys.stdout.close()")
+
+
+@pytest.mark.parametrize(
+    "requires, reason",
+    [
+        ("liif-core>=99", "needs liif-core>=99, and this is"),
+        ("liif_core (<0.0.1)", "needs liif-core<0.0.1, and this is"),
+        ("liif-core>=0.0.1", ""),
+        ("liif-core>=99; extra == 'new'", ""),
+        ("torch>=99", ""),
+        ("not a requirement at all >", ""),
+    ],
+)
+def test_a_plugin_for_another_version_of_liif_core(requires, reason, installed, tmp_path):
+    information = tmp_path / "picky-1.0.dist-info"
+    information.mkdir()
+    registry = installed(("picky", "1.0", GOOD))  # the entry point reads the file again
+    path = information / "METADATA"
+    path.write_text(path.read_text() + f"Requires-Dist: {requires}\n")
+    registry = discover()
+    assert registry.names("encoder") == ([] if reason else ["good"])
+    assert [plugin.reason[: len(reason)] for plugin in registry.broken] == ([reason] if reason else [])
 
 
 @pytest.mark.parametrize("where", ["import", "hook"])

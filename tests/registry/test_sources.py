@@ -187,7 +187,7 @@ def test_by_the_environment(site, file, monkeypatch):
     monkeypatch.setenv("LIIF_PLUGIN_PATH", os.pathsep.join([str(file), "", "json", "nowhere.py"]))
     registry = discover()
     assert offered(registry) == {"idea"}
-    assert set(reasons(registry)) == {"nowhere.py"}  # json is a module, with nothing to offer
+    assert set(reasons(registry)) == {"nowhere.py", "json"}  # json is a module without hooks
     assert "no such file" in reasons(registry)["nowhere.py"]
     monkeypatch.setenv("LIIF_PLUGINS", "none")
     registry = discover()
