@@ -19,7 +19,6 @@ import liif_core
 from liif_core import Trainer, UserError
 
 CLEAN = Path(__file__).parents[1] / "experiments" / "clean.toml"
-TRAINED = {name: parts for name, parts in light.MODELS.items() if name != "rep, basis"}  # folded: not for training
 BATCHES_TIMED = 12
 
 
@@ -70,7 +69,7 @@ def main() -> None:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("set5", type=Path)
     parser.add_argument("--minutes", type=float, default=4.0)
-    parser.add_argument("--only", nargs="+", choices=TRAINED, default=list(TRAINED))
+    parser.add_argument("--only", nargs="+", choices=light.MODELS, default=list(light.MODELS))
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -78,7 +77,7 @@ def main() -> None:
     print("| model | parameters | steps | x2 | x3 | x4 | ms per 1000 LR pixels, x4 |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name in given.only:
-        of, steps = trained(TRAINED[name], given.photographs, given.minutes)
+        of, steps = trained(light.MODELS[name], given.photographs, given.minutes)
         model = of.eval_model.eval()
         folders = {scale: given.set5 / f"x{scale}" for scale in (2, 3, 4)}
         scores = [

@@ -10,7 +10,6 @@ other fields of the card are kept.
 import argparse
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,12 @@ def shipped(checkpoint: liif_core.Checkpoint, name: str) -> liif_core.Checkpoint
     return evolve(checkpoint, experiment={**kept, "data": {**kept["data"], "images": images(name)}})
 
 
-def images(name: str) -> Mapping[str, Any]:
+def images(name: str) -> dict[str, Any]:
     """The source of images that the experiment file names."""
-    found: Mapping[str, Any] = read_experiment_file(EXPERIMENTS / f"{name}.toml").base["data"]["images"]
-    return found
+    return {
+        key: str(value)
+        for key, value in read_experiment_file(EXPERIMENTS / f"{name}.toml").base["data"]["images"].items()
+    }
 
 
 def main() -> None:
