@@ -19,7 +19,7 @@ from PIL import Image
 
 import liif_core
 
-PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "cat")
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 
 
 def photographs(folder: Path | None) -> list[Image.Image]:
