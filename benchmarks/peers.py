@@ -64,7 +64,7 @@ def ours(name: str, scale: float, threads: int) -> Upscale:
     model = liif_core.load(name)
 
     def upscale(image: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
         size = (round(image.shape[0] * scale), round(image.shape[1] * scale))
         with torch.inference_mode():
             return model.encode(pixels).render(size)[0].permute(1, 2, 0).numpy()

@@ -116,7 +116,8 @@ class ComposedModel(ContinuousModel):
             wanted = padded(side, self.multiple_of)
             if side != wanted:
                 signal = signal.index_select(dim, moved(mirrored(side, wanted), signal.device))
-        encoded = self.encoder(signal.contiguous(memory_format=torch.channels_last))
+        # Not ``contiguous``, which keeps a stride of a batch of one that makes oneDNN's convolutions twice as slow.
+        encoded = self.encoder(signal.clone(memory_format=torch.channels_last))
         if encoded.shape[-2:] == signal.shape[-2:]:
             return encoded[:, :, :height, :width], 1
         return encoded, self.multiple_of
