@@ -476,3 +476,14 @@ def test_conditionings_may_have_any_name(extended, name, image):
     except (UserError, ValueError):
         return
     assert model.encode(image).render((3, 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_encoder_gets_channels_last_with_the_usual_strides(registry, batch):
+    """Torch keeps odd strides of a batch of one, as of an array (h, w, 3), and convolutions then are twice as slow."""
+    model, seen = small_model(registry, channels=3), []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].stride()))
+    pixels = torch.rand(batch, 6, 5, 3)
+    for image in (torch.stack([one.permute(2, 0, 1) for one in pixels]), pixels[:1].squeeze(0).permute(2, 0, 1)[None]):
+        model.encode(image)
+    assert set(seen) == {(6 * 5 * 3, 1, 5 * 3, 3)}
