@@ -92,7 +92,7 @@ def test_a_build_that_raises(spec_with, kind, raised, messages):
     assert list(problems) == [f"{key}: 'odd' of test-plugin 1.2.3 could not be built: {each}" for each in messages]
 
 
-@pytest.mark.parametrize("kind", set(HOOKS) - {"model"})
+@pytest.mark.parametrize("kind", sorted(set(HOOKS) - {"model"}))  # in one order, for pytest-xdist
 def test_what_is_no_module(spec_with, kind):
     (problem,) = refused(build_model, spec_with(kind, lambda options, **sizes: "a module"))
     assert problem == (
