@@ -100,7 +100,7 @@ def place(tmp_path, monkeypatch, checkpoint):
     tiny.photographs(tmp_path, count=1)
     (tmp_path / "picture-0.png").rename(tmp_path / "photo.png")
     Image.open(tmp_path / "photo.png").save(tmp_path / "photo.jpg")
-    tiny.photographs(tmp_path / "photos", count=2)
+    tiny.photographs(tmp_path / "photos", count=2, size=(200, 208))  # as large as the crops of experiments/clean.toml
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     monkeypatch.chdir(tmp_path)
     return tmp_path

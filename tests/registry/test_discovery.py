@@ -150,10 +150,13 @@ def test_an_interrupt_by_a_plugin_is_a_broken_plugin(installed):
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_is_not_a_broken_plugin(installed):
     pressed = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)\n"
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        installed(("slow", "1.0", pressed))
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores the signal
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            installed(("slow", "1.0", pressed))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_module_without_hooks_is_reported(installed):
