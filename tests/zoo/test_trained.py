@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import liif_core
 import liif_zoo.trained
+from liif_core.cli import liif
 from liif_core.experiment.toml_file import to_builtin
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -100,13 +102,11 @@ def test_scale_1_keeps_an_image(models):
 
 
 def test_the_command_without_a_checkpoint(tmp_path, monkeypatch):
-    from click.testing import CliRunner
-
     monkeypatch.chdir(tmp_path)
     true, low = shrunk(photographs()[0].crop((150, 50, 310, 210)), 4)
     low.save("low.png"), low.save("low.jpg")
     for source, used in (("low.png", "clean"), ("low.jpg", "photo")):
-        result = CliRunner().invoke(liif_core.cli.liif, ["upscale", source, "-o", f"{used}.png", "--scale", "4"])
+        result = CliRunner().invoke(liif, ["upscale", source, "-o", f"{used}.png", "--scale", "4"])
         assert result.exit_code == 0 and result.output.startswith(f"model '{used}': {source} "), result.output
         large = Image.open(f"{used}.png")
         assert large.size == true.size
