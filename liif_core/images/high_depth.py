@@ -1,7 +1,7 @@
 """Images that Pillow would not decode as they are: PNG of 16 bits by imagecodecs; TIFF of 16 bits, of floats, and of
 rare layouts of 8 bits by tifffile."""
 
-import importlib
+import importlib.util
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,8 @@ _PHOTOMETRIC_NAMES = {3: "palette", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 3
 _FORMAT_NAMES = {1: "unsigned integer", 2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 _INTEGERS = (1, 2, 4, 8, 16)  # bits of integers that are read
-_COMPRESSION, _NOT_COMPRESSED, _WEBP = 259, 1, 50001
+_COMPRESSION, _NOT_COMPRESSED = 259, 1
+_LACKING = (34925, 50000, 50001)  # LZMA, Zstandard, WebP: compressions that builds of Pillow lack
 _TIFF_MODES = {
     (1, False): {"uint8": "L", "uint16": "I;16", "float32": "F"},
     (1, True): {"uint8": "LA", "uint16": "LA;16", "float32": "LA;F"},
@@ -69,10 +70,11 @@ def is_high_depth(page: ifd.Directory) -> bool:
 
 def is_misread(page: ifd.Directory) -> bool:
     """Whether Pillow decodes a TIFF page of at most 8 bits to other pixels than it holds, or takes it for broken."""
-    if ifd.numbers(page, _COMPRESSION, [_NOT_COMPRESSED])[0] == _WEBP:  # which Pillow's own builds lack
-        return True
     # In separate planes it reads RGB, with straight alpha or without, but, for example, no gray with alpha.
     photometric, samples = ifd.numbers(page, _PHOTOMETRIC, [1])[0], ifd.numbers(page, _SAMPLES, [1])[0]
+    plain = photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) and set(ifd.numbers(page, _BITS, [1])) == {8}
+    if plain and ifd.numbers(page, _COMPRESSION, [_NOT_COMPRESSED])[0] in _LACKING:
+        return importlib.util.find_spec("imagecodecs") is not None
     if ifd.numbers(page, _PLANAR, [1])[0] != 2 or samples == 1:
         return False
     if photometric == _RGB:
