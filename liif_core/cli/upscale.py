@@ -5,7 +5,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from liif_core import files
 from liif_core.cli.common import DONE, MISTAKE, PARTLY
 from liif_core.cli.json_file import is_standard_output, json_writer
 from liif_core.cli.upscale_done import refuse_made_otherwise
-from liif_core.cli.upscale_file import Settings, render_file
+from liif_core.cli.upscale_file import Say, Settings, render_file
 from liif_core.cli.upscale_inputs import Found, file_key, is_standard_input
 from liif_core.cli.upscale_marks import Mark, settings_mark, weights_digest
 from liif_core.cli.upscale_memory import give_freed_blocks_back
@@ -40,8 +39,6 @@ from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device, precision_problems
 from liif_core.model.tile_plan import default_memory
 from liif_core.registry.discovery import discover
-
-Say = Callable[[str], None]
 
 
 def upscale(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,18 @@ from liif_core.cli.upscale_marks import Mark, marked
 from liif_core.cli.upscale_memory import check_memory
 from liif_core.cli.upscale_request import Job
 from liif_core.errors import UserError, one_line
-from liif_core.images import Account, Encoding, Header, Source, Target, Writer, check_output, open_writer, survey
+from liif_core.images import (
+    Account,
+    Depth,
+    Encoding,
+    Opening,
+    Source,
+    Target,
+    Writer,
+    check_output,
+    open_writer,
+    survey,
+)
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import device_of
 from liif_core.model.tile_plan import default_memory
@@ -53,13 +63,6 @@ class Settings:
             leave=False, delay=2, disable=self.quiet or None,
         )  # fmt: skip
 
-    def check_size(self, source: Path, size: Size) -> None:
-        """Raises UserError for a region that reaches beyond a picture."""
-        try:
-            self.output.check(size)
-        except ValueError as error:
-            raise UserError(f"{source}: --{error}") from None
-
 
 @frozen
 class Done:
@@ -74,33 +77,47 @@ class Done:
 
 def render_file(job: Job, settings: Settings, model: ContinuousModel, mark: Mark) -> Done:
     """Render a file of one picture, or one of several. Limits are checked before anything is decoded."""
-    on_cpu = device_of(model).type == "cpu"
-    memory = settings.memory if on_cpu else default_memory(CPU)  # on a GPU, the limit is one of its own memory
-    opening = survey(job.source, memory, settings.max_pixels, settings.frame)
-    expected = expected_target(job, settings, opening.header)
-    if on_cpu:
-        check_memory(settings.memory, model, settings.output, opening, expected)
+    opening = survey(job.source, memory_to_read(settings, model), settings.max_pixels, settings.frame)
+    check_limits(job, settings, model, opening)
     picture = opening.open()
     renderer = PictureRenderer(model, picture, settings.output)
-    metadata = marked(renderer.metadata, mark, own_source(job))
-    target = check_output(
-        job.target, renderer.size, renderer.channels, picture.depth, metadata, **settings.how_to_write
-    )
+    target = target_of(job, settings, renderer, picture.depth, mark)
     with settings.bar(job, renderer.total_pixels) as bar:
         notes = render_picture(renderer, picture, target, settings, opening.held, bar.update, open_writer(target))
     return Done(renderer.size, notes, target.account)
 
 
-def expected_target(job: Job, settings: Settings, found: Header, pictures: int = 1) -> Target:
-    """The output of a picture whose header is known, or of an animation of so many."""
-    settings.check_size(job.source, found.size)
+def memory_to_read(settings: Settings, model: ContinuousModel) -> int:
+    """Bytes in which an input may be read; for a model on a GPU, --memory is a limit of its own memory."""
+    return settings.memory if _on_cpu(model) else default_memory(CPU)
+
+
+def check_limits(job: Job, settings: Settings, model: ContinuousModel, opening: Opening, pictures: int = 1) -> Target:
+    """The output as it is expected before a picture is decoded; ``pictures`` is the number of frames.
+
+    Raises UserError for a region, an output or a limit of memory that the picture does not fit.
+    """
+    found = opening.header
+    try:
+        settings.output.check(found.size)
+    except ValueError as error:
+        raise UserError(f"{job.source}: --{error}") from None
     size, channels = settings.output.for_image(found.size), found.channels + found.alpha
-    return check_output(job.target, size, channels, found.depth, pictures=pictures, **settings.how_to_write)
+    target = check_output(job.target, size, channels, found.depth, pictures=pictures, **settings.how_to_write)
+    if _on_cpu(model):
+        check_memory(settings.memory, model, settings.output, opening, target)
+    return target
 
 
-def own_source(job: Job) -> Path | None:
-    """The input, where it is a file and not standard input."""
-    return None if job.source_name != str(job.source) else job.source
+def target_of(
+    job: Job, settings: Settings, renderer: PictureRenderer, depth: Depth, mark: Mark | None, pictures: int = 1
+) -> Target:
+    """The output of a picture that is open, with its metadata and, if it is given, the mark of the settings."""
+    own_source = None if job.source_name != str(job.source) else job.source  # not of standard input
+    metadata = renderer.metadata if mark is None else marked(renderer.metadata, mark, own_source)
+    return check_output(
+        job.target, renderer.size, renderer.channels, depth, metadata, pictures=pictures, **settings.how_to_write
+    )
 
 
 def render_picture(
@@ -113,9 +130,12 @@ def render_picture(
     writing: AbstractContextManager[Writer],
 ) -> list[str]:
     """Render all rows; returns notes. ``held`` is how many bytes the input takes meanwhile."""
-    on_cpu = device_of(renderer.model).type == "cpu"
-    plan = renderer.plan(settings.memory - (target.memory + held if on_cpu else 0))
+    plan = renderer.plan(settings.memory - (target.memory + held if _on_cpu(renderer.model) else 0))
     with writing as writer:
         for rows in renderer.rows(plan, target.depth, settings.precision, on_progress):
             writer.write_rows(rows)
     return [*picture.notes, *target.notes, *renderer.conversions(), *renderer.notes(plan)]
+
+
+def _on_cpu(model: ContinuousModel) -> bool:
+    return device_of(model).type == "cpu"

@@ -4,20 +4,16 @@ from contextlib import ExitStack
 
 from attrs import evolve
 
-from liif_core.cli.upscale_file import CPU, Done, Settings, expected_target, own_source, render_picture
-from liif_core.cli.upscale_marks import Mark, marked
-from liif_core.cli.upscale_memory import check_memory
+from liif_core.cli.upscale_file import Done, Settings, check_limits, memory_to_read, render_picture, target_of
+from liif_core.cli.upscale_marks import Mark
 from liif_core.cli.upscale_request import Job
 from liif_core.errors import UserError
 from liif_core.images import (
     WRITABLE,
     Account,
-    Depth,
-    Metadata,
     Opening,
     Several,
     Target,
-    check_output,
     format_of,
     frames,
     from_picture,
@@ -25,8 +21,7 @@ from liif_core.images import (
     survey,
 )
 from liif_core.model.continuous import ContinuousModel
-from liif_core.model.device import device_of
-from liif_core.model.tile_plan import default_memory, total_pixels
+from liif_core.model.tile_plan import total_pixels
 from liif_core.model.upscaler import PictureRenderer
 
 _SHOWN = 5  # pages that are named, of those that a note is about
@@ -55,20 +50,16 @@ def _check_format(job: Job, found: Several, settings: Settings) -> None:
 
 def _render_frames(job: Job, found: Several, settings: Settings, model: ContinuousModel, mark: Mark) -> Done:
     assert found.timing is not None
-    on_cpu, count = device_of(model).type == "cpu", len(found.numbers)
-    opening = _opening(job, found.numbers[0], settings, on_cpu)
+    count = len(found.numbers)
+    opening = _opening(job, found.numbers[0], settings, model)
     opening = evolve(opening, header=evolve(opening.header, channels=3, alpha=found.alpha))
-    expected = expected_target(job, settings, opening.header, count)
-    if on_cpu:
-        check_memory(settings.memory, model, settings.output, opening, expected)
-    notes, target = list(found.notes), expected
+    target, notes = check_limits(job, settings, model, opening, count), list(found.notes)
     with ExitStack() as stack:
         for number, picture in enumerate(frames(job.source, found, settings.max_pixels), start=1):
             source = from_picture(picture)
             renderer = PictureRenderer(model, source, settings.output)
             if number == 1:
-                metadata = marked(renderer.metadata, mark, own_source(job))
-                target = _checked(job, renderer, settings, metadata, "uint8", count)
+                target = target_of(job, settings, renderer, source.depth, mark, count)
                 timing = None if target.format.name == "TIFF" else found.timing
                 writer = stack.enter_context(open_frames(target, timing, count * target.raw_bytes))
                 bar = stack.enter_context(settings.bar(job, count * renderer.total_pixels))
@@ -80,12 +71,9 @@ def _render_frames(job: Job, found: Several, settings: Settings, model: Continuo
 
 
 def _render_pages(job: Job, found: Several, settings: Settings, model: ContinuousModel, mark: Mark) -> Done:
-    on_cpu, count = device_of(model).type == "cpu", len(found.numbers)
-    openings = [_opening(job, number, settings, on_cpu) for number in found.numbers]
-    expected = [expected_target(job, settings, opening.header) for opening in openings]
-    for opening, target in zip(openings, expected):
-        if on_cpu:
-            check_memory(settings.memory, model, settings.output, opening, target)
+    count = len(found.numbers)
+    openings = [_opening(job, number, settings, model) for number in found.numbers]
+    expected = [check_limits(job, settings, model, opening) for opening in openings]
     total = sum(
         total_pixels(model, opening.header.size, target.size, settings.output.region)
         for opening, target in zip(openings, expected)
@@ -97,8 +85,7 @@ def _render_pages(job: Job, found: Several, settings: Settings, model: Continuou
         for number, opening in zip(found.numbers, openings):
             source = opening.open()
             renderer = PictureRenderer(model, source, settings.output)
-            metadata = marked(renderer.metadata, mark, own_source(job)) if number == 1 else renderer.metadata
-            target = _checked(job, renderer, settings, metadata, source.depth)
+            target = target_of(job, settings, renderer, source.depth, mark if number == 1 else None)
             if number == 1:
                 writer = stack.enter_context(open_frames(target, None, sum(target.raw_bytes for target in expected)))
             bar.set_postfix_str(f"page {number} of {count}")
@@ -115,14 +102,5 @@ def _listed(pages: list[int]) -> str:
     return shown if len(pages) <= _SHOWN else f"{shown} and {len(pages) - _SHOWN} more"
 
 
-def _opening(job: Job, number: int, settings: Settings, on_cpu: bool) -> Opening:
-    memory = settings.memory if on_cpu else default_memory(CPU)
-    return survey(job.source, memory, settings.max_pixels, number, others=True)
-
-
-def _checked(
-    job: Job, renderer: PictureRenderer, settings: Settings, metadata: Metadata, depth: Depth, pictures: int = 1
-) -> Target:
-    return check_output(
-        job.target, renderer.size, renderer.channels, depth, metadata, pictures=pictures, **settings.how_to_write
-    )
+def _opening(job: Job, number: int, settings: Settings, model: ContinuousModel) -> Opening:
+    return survey(job.source, memory_to_read(settings, model), settings.max_pixels, number, others=True)

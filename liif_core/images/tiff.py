@@ -39,9 +39,8 @@ class TiffSink:
         (height, width), dtype = target.size, np.dtype(target.depth).newbyteorder("<")
         pixel_bytes = target.channels * dtype.itemsize
         self.big: bool = after.big if after else is_big(height * width * pixel_bytes) if big is None else big
-        self.pointer: int = (
-            after.next_pointer if after else 8 if self.big else 4
-        )  # where the place of the directory goes
+        # Where the place of the directory is written: in the page before, or in the header of the file.
+        self.pointer: int = after.next_pointer if after else 8 if self.big else 4
         self.next_pointer: int = 0
         self.held_rows = _held_rows(target.size, pixel_bytes, self.tiled)
         self.held = np.zeros((self.held_rows, width, target.channels), dtype)

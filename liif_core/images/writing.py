@@ -68,10 +68,11 @@ def open_writer(target: Target) -> Iterator[Writer]:
     The complete file appears under its name when the body ends. If the body raises or does not write all rows, no
     partial file is left, and an existing file is unchanged.
     """
-    with _open(target.path) as (file, pool):
-        writer = Writer(target, _sink(file, target, pool))
+    with (
+        _open(target.path) as (file, pool),
+        FramesWriter(lambda target: _sink(file, target, pool)).next(target) as writer,
+    ):
         yield writer
-        writer.finish()
 
 
 class FramesWriter:
@@ -101,7 +102,9 @@ def open_frames(target: Target, timing: Timing | None, raw_bytes: int) -> Iterat
             yield FramesWriter(_tiff_pages(file, pool, is_big(raw_bytes)))
             return
         assert timing is not None
-        kind = ApngFile(file, target, pool, timing) if target.format.name == "PNG" else WebpFrames(file, target, timing)
+        with _on_disk(target.path):
+            png = target.format.name == "PNG"
+            kind = ApngFile(file, target, pool, timing) if png else WebpFrames(file, target, timing)
         yield FramesWriter(lambda _: kind.frame())
         with _on_disk(target.path):
             kind.finish()
