@@ -46,7 +46,7 @@ def _run(
     if out is not None:
         out = out.expanduser()  # shells expand ~ in "--out ~/x", and not in "--out=~/x"
     if check:
-        echo(check_experiment(experiment, profile, overrides, out))
+        echo(check_experiment(experiment, profile, overrides, out, resume))
     else:
         run_experiment(experiment, profile, overrides, out, resume, quiet, echo)
 

@@ -42,7 +42,9 @@ from liif_core.training.writing import writing
 Say = Callable[[str], None]
 
 
-def check_experiment(path: Path, profile: str | None, overrides: Iterable[str], out: Path | None = None) -> str:
+def check_experiment(
+    path: Path, profile: str | None, overrides: Iterable[str], out: Path | None = None, resume: bool = False
+) -> str:
     """``--check``: all that ``run_experiment`` checks before the first step; nothing is downloaded or written.
 
     Returns the resolved TOML, parameters and operations, and lines about images that are not on this machine.
@@ -53,9 +55,12 @@ def check_experiment(path: Path, profile: str | None, overrides: Iterable[str], 
     experiment = resolved.experiment
     autocast(pick_device(experiment.run.device), experiment.run.precision)
     lines: list[str] = []
-    model = fresh_model(experiment, lines.append)
-    folder = Path("runs") if out is None else out
-    check_place(folder)
+    check_place(Path("runs") if out is None else out)
+    there = last_folder(path.stem, experiment) if out is None and resume else out
+    if there is not None:
+        lines += check_experiment_of(there, experiment, resume, registry)
+    folder = there or Path("runs")
+    model = fresh_model(experiment, lines.append, _has_state(there, resume))
     check_space(folder, model, experiment.train)
     lines += check_data(experiment)
     return "\n".join([resolved_toml(resolved), _described(model), *lines])
@@ -102,12 +107,14 @@ def run_experiment(
         for place in (folder, folder / "checkpoints", folder / "pictures"):
             files.remove_stale(place)  # temporary files of a run that was killed
         check_space(folder, model, experiment.train)
+        trainer = Trainer(model, experiment, images, validation, folder, device, plugins_of(experiment.model), quiet)
+        if resume:
+            trainer.resume()  # before the experiment is replaced: a run that cannot go on keeps its own
         with writing(folder / "experiment.toml"):
             files.write_text(folder / "experiment.toml", resolved_toml(resolved))
         name = _name(resolved)
         say(f"{name}: {_counted(images)}, {_count(model):,} parameters, on {device}; results go to {folder}")
-        trainer = Trainer(model, experiment, images, validation, folder, device, plugins_of(experiment.model), quiet)
-        trained = trainer.run(resume)
+        trained = trainer.run()
 
         best = load_checkpoint(folder / "checkpoints" / "best.safetensors", registry)
         model.load_state_dict(best.state)

@@ -39,6 +39,11 @@ class RepOptions:
     channels: int = option("Channels of every layer, and of the output.", 48, check=ge(1), quick=16)
     expand: int = option("Width of the branch of two convolutions, as a multiple of channels.", 2, check=ge(1))
     folded: bool = option("Plain 3x3 convolutions without branches, for checkpoints that were folded.", False)
+    zero_blocks: bool = option(
+        "New blocks return their input: the second convolution of each begins with zeros. So blocks can be added to a "
+        "trained encoder (train.start_from) without a change of its features.",
+        False,
+    )
 
 
 class RepConv(nn.Conv2d):
@@ -112,6 +117,11 @@ class Rep(nn.Module):
         self.head = conv(in_channels)
         self.blocks = nn.Sequential(*(Block(conv(width), conv(width)) for _ in range(options.blocks)))
         self.tail = conv(width)
+        if options.zero_blocks:
+            for block in self.blocks:
+                for name, value in block.second.named_parameters():
+                    if name != "entry":  # the exit alone decides that the branch is 0, and the entry gets gradients
+                        nn.init.zeros_(value)
 
     def forward(self, image: Tensor) -> Tensor:
         head = fused_conv(image, _fast(self.head))

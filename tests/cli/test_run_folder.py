@@ -70,11 +70,15 @@ def test_other_changes_are_refused_with_both_values(folder):
         "data.scale=[1, 2]": "data.scale is [1.0, 2.0] here, and [1.0, 4.0] there",
         "model.encoder.blocks=2": "model.encoder.blocks is 2 here, and 1 there",
     }.items():
-        refused = run("--resume", "--set", change)
-        assert refused.exit_code == 2 and message in refused.output, refused.output
+        for check in ([], ["--check"]):
+            refused = run("--resume", "--set", change, *check)
+            assert refused.exit_code == 2 and message in refused.output, refused.output
     copied = folder / "images" / "picture-1.png"
     copied.write_bytes((folder / "images" / "picture-2.png").read_bytes())
-    assert "the training images have changed" in run("--resume").output
+    assert "the training images have changed" in run("--resume", "--set", "name=other").output
+    last = folder / "out" / "checkpoints" / "last.training.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert "damaged" in run("--resume", "--set", "name=other").output
     assert (folder / "out" / "experiment.toml").read_bytes() == before
 
 

@@ -129,6 +129,19 @@ def test_parameters_counted_by_hand(blocks, channels, expand, in_channels):
     assert count(folded=False) == plain + more
 
 
+@pytest.mark.parametrize("folded", [False, True])
+def test_blocks_that_are_added_change_nothing_at_first(folded):
+    small = randomized(Rep(RepOptions(2, 6, folded=folded), 3))
+    large = Rep(RepOptions(4, 6, folded=folded, zero_blocks=True), 3)
+    left_out = large.load_state_dict(small.state_dict(), strict=False)
+    assert {name.partition(".")[2][0] for name in left_out.missing_keys} == {"2", "3"} and not left_out.unexpected_keys
+    image = torch.rand(1, 3, 9, 8)
+    torch.testing.assert_close(large(image), small(image), rtol=0, atol=0)
+    large(image).square().sum().backward()
+    last = large.blocks[3].second
+    assert all(value.grad.any() for value in ((last.weight, last.bias) if folded else (last.weight, last.exit)))
+
+
 @pytest.mark.parametrize("option", ["blocks", "channels", "expand"])
 def test_options_that_cannot_work(registry, option):
     table = {"encoder": {"use": "rep", option: 0}, "features": {"use": "identity"}, "sampling": {"use": "nearest"}}
