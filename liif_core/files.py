@@ -57,6 +57,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def nearest_existing(path: Path) -> Path:
+    """``path``, or of the folders above it the nearest that exists. Raises OSError where none may be looked at."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+
+
 def remove_stale(folder: str | Path) -> None:
     """Remove the temporary files in ``folder`` whose writers, on this machine, no longer run.
 

@@ -14,6 +14,7 @@ from liif_core.experiment.toml_file import RESOLVED, to_builtin
 from liif_core.experiment.translation import translate_experiment
 from liif_core.experiment.validation import structure
 from liif_core.experiment.values import describe
+from liif_core.files import nearest_existing
 from liif_core.registry.components import Registry
 from liif_core.training.state import STATE
 
@@ -68,7 +69,7 @@ def check_place(out: Path) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
             if not stat.S_ISDIR(out.stat().st_mode):
                 raise UserError(f"--out {out}: expected a folder, and it is a file")
-        there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+        there = nearest_existing(out)
     except OSError as error:  # a name too long, or a folder that may not be entered
         raise UserError(f"--out {out}: cannot be used: {error.strerror or error}") from None
     if not there.is_dir():

@@ -8,7 +8,8 @@ from concurrent.futures import Executor
 from fractions import Fraction
 from typing import BinaryIO
 
-from liif_core.images.png import END, PixelStream, chunk, start_of_file
+from liif_core.images.png import PixelStream, start_of_file
+from liif_core.images.png_chunks import END, chunk
 from liif_core.images.target import Target
 from liif_core.images.timing import Timing
 

@@ -8,6 +8,7 @@ import numpy as np
 from attrs import evolve
 
 from liif_core.errors import UserError, did_you_mean
+from liif_core.files import nearest_existing
 from liif_core.images import png, tiff
 from liif_core.images.account import fit
 from liif_core.images.formats import WRITABLE, WRITABLE_SUFFIXES, Format
@@ -106,9 +107,7 @@ def format_of(path: Path, format: str | None) -> Format:
 def _place_problems(path: Path, need: int) -> list[str]:
     if path.is_dir():
         return [f"{path}: is a folder; give a file's name"]
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
+    folder = nearest_existing(path.parent)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return [f"{path}: {folder} is not a folder that may be written to"]
     free = shutil.disk_usage(folder).free

@@ -15,11 +15,11 @@ import numpy as np
 from liif_core.images import exif, iptc
 from liif_core.images.ordered_pool import WORKERS, InOrder
 from liif_core.images.picture import Metadata
+from liif_core.images.png_chunks import END, START, chunk
 from liif_core.images.png_profiles import COLOR_CHUNKS, profile_text
 from liif_core.images.target import Target
 from liif_core.sizes import Size
 
-START = b"\x89PNG\r\n\x1a\n"  # of every PNG file
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by samples per pixel
 _SUB, _UP, _AVERAGE = 1, 2, 3
 _BAND_BYTES = 1 << 19
@@ -87,14 +87,6 @@ def start_of_file(target: Target) -> bytes:
     (height, width), bits, colors = target.size, 8 * np.dtype(target.depth).itemsize, _COLOR_TYPES[target.channels]
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0))
     return START + head + b"".join(chunk(*one) for one in _metadata_chunks(target.metadata, target.size))
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG: its length, kind, data and checksum."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
-
-
-END = chunk(b"IEND", b"")
 
 
 def memory(size: Size, pixel_bytes: int) -> int:

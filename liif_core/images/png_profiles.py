@@ -15,6 +15,7 @@ from PIL import Image
 
 from liif_core.images import iptc
 from liif_core.images.picture import Change
+from liif_core.images.png_chunks import chunk_data, chunks
 
 COLOR_CHUNKS = ("cICP", "mDCV", "cLLI", "gAMA", "cHRM", "sRGB")  # what the values of the pixels mean
 PREFIX = "raw profile type "
@@ -30,7 +31,6 @@ _DROPPED = {
     "bKGD": "it is a color for the input's background",
     "tIME": "it is when the input was changed",
 }
-_MOST_CHUNKS = 100_000
 
 
 def profiles(text: Mapping[Any, Any]) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def color_chunks(path: Path) -> tuple[dict[str, bytes], list[Change]]:
     colors: dict[str, bytes] = {}
     dropped: dict[Change, None] = {}
     with suppress(OSError), path.open("rb") as file:
-        for kind, data in _chunks(file):
+        for kind, data in _named_chunks(file):
             if kind in COLOR_CHUNKS:
                 colors.setdefault(kind, data)
             elif kind not in _EXPECTED:
@@ -84,7 +84,7 @@ def color_chunks_of(image: Image.Image) -> dict[str, bytes]:
     at = file.tell()
     file.seek(0)
     try:
-        return {kind: data for kind, data in _chunks(file) if kind in COLOR_CHUNKS}
+        return {kind: data for kind, data in _named_chunks(file) if kind in COLOR_CHUNKS}
     finally:
         file.seek(at)
 
@@ -104,18 +104,11 @@ def from_info(info: Mapping[Any, Any]) -> dict[str, bytes]:
     return colors
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """The type of each chunk, and the data of chunks of colors."""
-    if file.read(8) != b"\x89PNG\r\n\x1a\n":
-        return
-    for _ in range(_MOST_CHUNKS):
-        head = file.read(8)
-        if len(head) < 8 or head[4:] == b"IEND":
-            return
-        (length,), kind = struct.unpack(">I", head[:4]), head[4:].decode("latin-1")
-        short = kind in COLOR_CHUNKS and length <= 64
-        yield kind, file.read(length) if short else b""
-        file.seek(4 if short else length + 4, 1)
+def _named_chunks(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """The kind of each chunk, and the data of chunks of colors."""
+    for kind, offset, length in chunks(file):
+        name = kind.decode("latin-1")
+        yield name, chunk_data(file, offset, length) if name in COLOR_CHUNKS and length <= 64 else b""
 
 
 def _decoded(value: str) -> bytes:

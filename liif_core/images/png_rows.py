@@ -19,7 +19,7 @@ from PIL import Image
 
 from liif_core.images import eight_bit, metadata
 from liif_core.images.picture import Metadata
-from liif_core.images.png import START, chunk
+from liif_core.images.png_chunks import START, chunk, chunk_data, chunks
 from liif_core.images.source import Block, Pixels, band_rows
 
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
@@ -92,12 +92,12 @@ class PngRows:
 def open_rows(path: Path) -> PngRows | None:
     """The rows of a PNG; None where they are not in order, or where the file is not as it should be."""
     with path.open("rb") as file:
-        found = list(_chunks(file))
-        data = tuple((offset, length) for kind, offset, length in found if kind == b"IDAT")
+        found = list(chunks(file))
+        pixels = tuple((offset, length) for kind, offset, length in found if kind == b"IDAT")
         kinds = [kind for kind, _, _ in found]
-        if not data or kinds[0] != b"IHDR" or kinds[-1] != b"IEND" or {b"acTL", b"fdAT"} & set(kinds):
+        if not pixels or kinds[0] != b"IHDR" or kinds[-1] != b"IEND" or {b"acTL", b"fdAT"} & set(kinds):
             return None
-        others = [(kind, _data(file, offset, length)) for kind, offset, length in found if kind != b"IDAT"]
+        others = [(kind, chunk_data(file, offset, length)) for kind, offset, length in found if kind != b"IDAT"]
         place = kinds.index(b"IDAT")
     width, height, bits, color_type, *methods = struct.unpack(">IIBBBBB", others[0][1][:13])
     if any(methods) or color_type not in _SAMPLES:
@@ -112,7 +112,7 @@ def open_rows(path: Path) -> PngRows | None:
     with Image.open(io.BytesIO(START + b"".join(chunk(*part) for part in small)), formats=("PNG",)) as image:
         image.load()
         kept, orientation = metadata.from_pillow(image, path=path)
-    return PngRows(path, width, height, bits, color_type, extra, data, kept, orientation)
+    return PngRows(path, width, height, bits, color_type, extra, pixels, kept, orientation)
 
 
 class _Inflated:
@@ -167,23 +167,3 @@ def _small_png(
     data = zlib.compress(np.ascontiguousarray(rows).data, 0)
     chunks = [(b"IHDR", head), *extra, (b"IDAT", data), (b"IEND", b"")]
     return START + b"".join(chunk(*part) for part in chunks)
-
-
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, offset and length of each chunk's data."""
-    length = file.seek(0, 2)
-    offset = len(START)
-    while offset + 12 <= length:
-        file.seek(offset)
-        size, kind = struct.unpack(">I4s", file.read(8))
-        if offset + 12 + size > length:
-            return
-        yield kind, offset + 8, size
-        if kind == b"IEND":
-            return
-        offset += 12 + size
-
-
-def _data(file: BinaryIO, offset: int, length: int) -> bytes:
-    file.seek(offset)
-    return file.read(length)

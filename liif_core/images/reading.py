@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 from PIL import Image, UnidentifiedImageError
 
 from liif_core.errors import UserError
-from liif_core.images import complaints, eight_bit, high_depth, ifd, kinds, metadata, nodata, png, tiff_parts
+from liif_core.images import complaints, eight_bit, high_depth, ifd, kinds, metadata, nodata, png_chunks, tiff_parts
 from liif_core.images.formats import MAX_PIXELS
 from liif_core.images.picture import Header, Picture
 from liif_core.sizes import Size
@@ -105,7 +105,7 @@ def look(path: Path, max_pixels: int, frame: int | None = None) -> tuple[Header,
         head, place = _look_at_tiff(path, pages, frame)
     else:
         head, place = eight_bit.look(path, frame=frame), Place(frame=frame)
-        if start.startswith(png.START):
+        if start.startswith(png_chunks.START):
             place = Place(bits=start[24], color_type=start[25], frame=frame, deep=start[24] == 16)
         if place.deep:
             if frame is not None and frame > 1:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from liif_core.errors import UserError
 from liif_core.experiment.train_schema import TrainSpec
+from liif_core.files import nearest_existing
 from liif_core.model.continuous import ContinuousModel
 
 _MOMENTS = 2  # values that an optimizer keeps of each weight, at most; 'muon' keeps fewer of some
@@ -22,8 +23,7 @@ def check_space(folder: Path, model: ContinuousModel, spec: TrainSpec) -> None:
     state = weights * (2 if spec.ema else 1) + (_MOMENTS if spec.optimizer.use != "muon" else 1) * trained
     need = kept * weights + state
     there = sum(path.stat().st_size for path in (folder / "checkpoints").glob("*") if path.is_file())
-    place = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if need > free + there:
         raise UserError(
             f"{folder}: {kept} checkpoints and the state to resume from need {_bytes(need)}, and its disk has "
