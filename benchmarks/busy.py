@@ -4,7 +4,7 @@
 
 Without CHECKPOINT, a model of 8 blocks of 48 channels with LM-LIIF and random weights. Times are medians over the
 rounds, in a process of its own that has rendered once before. --spin leaves OpenMP's wait at its default; commands
-shorten it (see liif_core/cli/waiting.py).
+shorten it (see liif_core/cli/environment.py).
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
     if options.render:
         return render(options)
     if not options.spin:
-        from liif_core.cli.waiting import wait_briefly
+        from liif_core.cli.environment import wait_briefly
 
         wait_briefly(os.environ)
     arguments = sys.argv[1:]

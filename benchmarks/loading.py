@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from liif_core.data.crops import CropDataset, batches
+from liif_core.data.crops import CropDataset
+from liif_core.data.loading import batches
 from liif_core.data.sources import open_images
 from liif_core.experiment.schema import FolderSource, TrainingData
 

@@ -39,7 +39,7 @@ def _run(
     quiet: bool,
 ) -> None:
     """Train, evaluate and report the EXPERIMENT that a TOML file describes."""
-    from liif_core.cli.run import check_experiment, run_experiment
+    from liif_core.cli.run_experiment import check_experiment, run_experiment
 
     if device:
         overrides += (f'run.device="{device}"',)

@@ -38,10 +38,10 @@ def reported(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def wrapper(*args: Any, plugins: tuple[str, ...] = (), **kwargs: Any) -> Any:
-        from liif_core.cli.waiting import wait_briefly
+        from liif_core.cli import environment
         from liif_core.errors import Interrupted, UserError
 
-        wait_briefly()
+        environment.prepare()
         streams.prepare()
         try:
             with stopped_by_signals(), warnings.catch_warnings(), _with_plugins(plugins):

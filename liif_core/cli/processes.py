@@ -1,15 +1,31 @@
-"""Training runs in one process; what starts several, such as torchrun, is refused."""
+"""Training on several processes: which device each computes on."""
 
-import os
+import torch
 
+from liif_core.distributed import Processes
 from liif_core.errors import UserError
+from liif_core.model.device import pick_device
 
 
-def require_one_process() -> None:
-    """Raises UserError in one of several processes that torchrun, or a cluster, started for one job."""
-    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-    if rank and size and size.strip() != "1":
+def device_of_process(name: str, processes: Processes) -> torch.device:
+    """The device of this process for ``run.device``: of several processes on a machine, each has a GPU of its own.
+
+    Raises UserError as ``pick_device`` does, and where there are fewer GPUs than processes.
+    """
+    if processes.size == 1:
+        return pick_device(name)
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"run.device: expected auto, cpu or cuda for several processes, got {name!r}")
+    device = pick_device(name)
+    if device.type == "cpu":
+        return device
+    there = torch.cuda.device_count()
+    if there < processes.local_size:
         raise UserError(
-            f"RANK={rank} and WORLD_SIZE={size} are set, as torchrun sets them: training on several processes is not "
-            "offered; start liif-run without torchrun, or, if nothing uses these variables, unset them"
+            f"run.device: {processes.local_size} processes on a machine with {there} GPUs: each process needs one of "
+            f"its own; start torchrun with --nproc-per-node {there}, or set run.device to cpu"
         )
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)

@@ -22,7 +22,7 @@ from liif_core.training.state import STATE
 _FREE_TABLES = ("run", "profile", "note", "name", "evaluate")
 _FREE = {
     *("train.epochs", "train.workers", "train.checkpoint_every", "train.keep_every"),
-    *("data.memory_gb", "data.skip_bad", "validate.every"),
+    *("data.memory_gb", "data.cache", "data.skip_bad", "validate.every"),
     # Weights that training began with, and images: the state of the run has a fingerprint of what it was trained on.
     *(f"{table}.images.{key}" for table in ("data", "validate") for key in ("path", "hr", "lr", "download")),
     *("train.start_from.checkpoint", "train.teacher.checkpoint"),

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 from PIL import Image
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ class Decoded:
 
     sizes: dict[Path, Size] = Factory(dict)
     digests: dict[Path, str] = Factory(dict)  # sha256 of the pixels
-    held: dict[Path, np.ndarray] = Factory(dict)  # (h, w, channels) uint8
+    held: Mapping[Path, np.ndarray] = Factory(dict)  # (h, w, channels) uint8
     stamps: dict[Path, Stamp] = Factory(dict)
     problems: dict[Path, tuple[str, ...]] = Factory(dict)
 
@@ -93,8 +93,21 @@ def sha256(pixels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
-def decode_all(files: Sequence[Path], channels: int, budget: float) -> Decoded:
+def decode_in_memory(files: Sequence[Path], channels: int, budget: float) -> Decoded:
     """Decode every file once, several at a time; keep arrays, in order, while they fit in ``budget`` bytes."""
+    held: dict[Path, np.ndarray] = {}
+
+    def keep(path: Path, pixels: np.ndarray) -> None:
+        nonlocal budget
+        if pixels.nbytes <= budget and path not in held:
+            held[path] = pixels
+            budget -= pixels.nbytes
+
+    return evolve(decode_all(files, channels, keep), held=held)
+
+
+def decode_all(files: Sequence[Path], channels: int, keep: Callable[[Path, np.ndarray], None]) -> Decoded:
+    """Decode every file once, several at a time; ``keep`` is called with the pixels of each, in order."""
     found = Decoded()
 
     def look(path: Path) -> tuple[np.ndarray, str, Stamp] | UserError:
@@ -118,7 +131,5 @@ def decode_all(files: Sequence[Path], channels: int, budget: float) -> Decoded:
                     continue
                 pixels, found.digests[path], found.stamps[path] = result
                 found.sizes[path] = pixels.shape[0], pixels.shape[1]
-                if pixels.nbytes <= budget and path not in found.held:
-                    found.held[path] = pixels
-                    budget -= pixels.nbytes
+                keep(path, pixels)
     return found

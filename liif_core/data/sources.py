@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from attrs import field, frozen
 
-from liif_core.data.decoding import CHANNELS, Decoded, Stamp, decode, decode_all, sha256, stamp
+from liif_core.data.cache import decode_cached
+from liif_core.data.decoding import CHANNELS, Decoded, Stamp, decode, decode_in_memory, sha256, stamp
 from liif_core.data.finding import Entry, MissingData, find
 from liif_core.errors import UserError
 from liif_core.experiment.schema import PairedFoldersSource, Source
@@ -86,7 +87,13 @@ class ImageSet:
 
 
 def open_images(
-    source: Source, channels: int = 3, memory_gb: float = 4.0, smallest: int = 1, skip_bad: bool = False
+    source: Source,
+    channels: int = 3,
+    memory_gb: float = 4.0,
+    smallest: int = 1,
+    skip_bad: bool = False,
+    cache: Path | None = None,
+    check_cache: bool = True,
 ) -> ImageSet:
     """Find the images of ``source``, and decode each once, so that all problems are found at the start.
 
@@ -95,6 +102,8 @@ def open_images(
     ``smallest``: the smallest side that an image may have, in pixels; of paired folders, that an LR image may have.
     ``skip_bad``: leave out images, and pairs, that cannot be read, are of another kind, too small, or do not match;
     ``ImageSet.left_out`` then says which and why.
+    ``cache``: a folder for a file with the decoded images, which is mapped into memory instead of ``memory_gb``, and
+    used again as long as no image changes. ``check_cache`` says whether its pixels are checked for damage.
 
     Raises MissingData if there are no such files, and UserError, with all problems at once, for files that cannot be
     read or are of another kind, images that are too small, empty folders and pairs that do not match.
@@ -103,7 +112,10 @@ def open_images(
         raise UserError(f"model.channels: image files have 1 or 3, got {channels}; for other images, train from Python")
     entries, problems = find(source)
     files = [path for entry in entries for path in (entry.path, *(low for _, low in entry.low))]
-    read = decode_all(files, channels, memory_gb * 1e9)
+    if cache is None or not files:
+        read = decode_in_memory(files, channels, memory_gb * 1e9)
+    else:
+        read = decode_cached(list(dict.fromkeys(files)), channels, cache, check_cache)
     paired = isinstance(source, PairedFoldersSource)
     good: list[tuple[Entry, tuple[_Low, ...]]] = []
     bad: list[str] = []

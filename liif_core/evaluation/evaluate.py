@@ -10,13 +10,15 @@ from pathlib import Path
 import attrs
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import define, field, frozen
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from liif_core.data.crops import Images
 from liif_core.data.resize import bicubic
 from liif_core.data.sources import ImageSet, MissingData, open_images
+from liif_core.distributed import ALONE, Processes
 from liif_core.errors import UserError
 from liif_core.evaluation import metrics
 from liif_core.evaluation.report import Score, comparison_picture
@@ -52,6 +54,7 @@ def evaluate_sets(
     precision: str = "float32",
     progress: bool = True,
     out_dir: Path | None = None,
+    processes: Processes = ALONE,
 ) -> list[Score]:
     """The scores of a model on all evaluation sets of an experiment, opened by ``open_sets``.
 
@@ -63,7 +66,7 @@ def evaluate_sets(
         link, shown = f"pictures/{_file_stem(spec.name)}.png", _usual_scale(spec.scales)
         found = evaluate_set(
             model, images, spec.name, spec.scales, spec.protocol, device=device, precision=precision, ssim=spec.ssim,
-            progress=progress, picture=out_dir and out_dir / link, picture_scale=shown,
+            progress=progress, picture=out_dir and out_dir / link, picture_scale=shown, processes=processes,
         )  # fmt: skip
         there = out_dir is not None and (out_dir / link).exists()
         scores += [attrs.evolve(score, picture=link) if there and score.scale == shown else score for score in found]
@@ -110,6 +113,7 @@ def evaluate_set(
     picture: Path | None = None,
     picture_scale: Scale | None = None,
     before_picture: Callable[[Sequence[Score]], None] | None = None,
+    processes: Processes = ALONE,
 ) -> list[Score]:
     """One dataset: a score for each scale, in their order. ``name`` is what reports and messages call it.
 
@@ -121,6 +125,9 @@ def evaluate_set(
     ``picture_scale``, one of ``scales``; by default the one nearest to 4. ``before_picture`` is called with the scores
     before it is written. Where that fails, a warning (NotWritten) says so.
 
+    ``processes``: those that call this together. Each measures its share of the images, all return the scores of all
+    images, and the first writes the picture.
+
     Raises UserError, before anything is computed, for images too small for a scale and protocol and for LR images of
     another scale; and later for a model whose output is not finite.
     """
@@ -128,35 +135,68 @@ def evaluate_set(
     picture_scale = picture_scale or _usual_scale(scales)
     check_set(images, name, model.channels, scales, protocol, ssim)
     model.eval()
-    measured: dict[Scale, list[_Measured]] = {scale: [] for scale in scales}
-    shown = None
-    total = len(images.names) * len(scales)
+    measuring = _Measuring(model, images, name, torch.device(device), precision, protocol, ssim, picture_scale)
+    own = processes.share(len(images.names))
     pause = 0.1 if sys.stderr.isatty() else 30  # a log file wants few lines
-    with tqdm(total=total, desc=name, unit="image", disable=not progress, file=sys.stderr, mininterval=pause) as bar:
-        for i, image_name in enumerate(images.names):
-            for scale, low, target, given in _pairs(images, i, scales):
-                size = target.shape[:2]
-                views = [_as_tensor(image) for image in (low, bicubic(low, size), target)]
-                prediction = _predict(
-                    model, moved(views[0], torch.device(device)), size, precision, f"{name}: {image_name} at {scale}"
-                )
-                result = _measure(prediction, views[1], views[2], protocol, scale, ssim, given)
-                measured[scale].append(result)
-                wanted = picture is not None and scale == picture_scale
-                if wanted and (shown is None or result.bicubic_psnr < shown[1].bicubic_psnr):
-                    shown = (views[0], views[1], prediction, views[2]), result
-                bar.update()
+    total, shows = len(own) * len(scales), progress and processes.first
+    with tqdm(total=total, desc=name, unit="image", disable=not shows, file=sys.stderr, mininterval=pause) as bar:
+        parts = processes.together(lambda: [measuring.measure(i, scales, bar.update) for i in own])
+    measured = {scale: [image[scale] for part in parts for image in part] for scale in scales}
     scores = [_score(name, protocol, scale, images.names, measured[scale]) for scale in scales]
     if before_picture is not None:
         before_picture(scores)
-    if shown is not None and picture is not None:
-        pictured, result = shown
+    if picture is not None and processes.first:
+        worst = min(range(len(images.names)), key=lambda i: measured[picture_scale][i].bicubic_psnr)
         try:
             with replacing(picture) as temporary:
-                comparison_picture(*pictured, decibels=(result.bicubic_psnr, result.psnr)).save(temporary)
+                measuring.picture(worst, measured[picture_scale][worst]).save(temporary)
         except OSError as error:
             warnings.warn(f"{picture}: cannot be written: {error.strerror or error}", NotWritten, stacklevel=2)
     return scores
+
+
+@define
+class _Measuring:
+    """What is measured, and how; keeps what ``picture`` shows of the image that bicubic has the lowest PSNR for."""
+
+    model: ContinuousModel
+    images: Images
+    name: str
+    device: torch.device
+    precision: str
+    protocol: str
+    ssim: bool
+    picture_scale: Scale
+    _lowest: float = field(default=math.inf, init=False)
+    _kept: tuple[int, list[Tensor]] | None = field(default=None, init=False)
+
+    def measure(self, i: int, scales: Sequence[Scale], then: Callable[[], object]) -> dict[Scale, _Measured]:
+        """Image i at each scale; calls ``then`` after each."""
+        found = {}
+        for scale, low, target, given in _pairs(self.images, i, scales):
+            views = self._views(i, scale, low, target)
+            found[scale] = _measure(views[2], views[1], views[3], self.protocol, scale, self.ssim, given)
+            if scale == self.picture_scale and found[scale].bicubic_psnr < self._lowest:
+                self._lowest, self._kept = found[scale].bicubic_psnr, (i, views)
+            then()
+        return found
+
+    def picture(self, i: int, measured: _Measured) -> Image.Image:
+        """Image i at ``picture_scale``."""
+        if self._kept is None or self._kept[0] != i:  # another process measured it
+            ((scale, low, target, _),) = _pairs(self.images, i, [self.picture_scale])
+            self._kept = i, self._views(i, scale, low, target)
+        low_view, baseline, prediction, target_view = self._kept[1]
+        decibels = measured.bicubic_psnr, measured.psnr
+        return comparison_picture(low_view, baseline, prediction, target_view, decibels=decibels)
+
+    def _views(self, i: int, scale: Scale, low: np.ndarray, target: np.ndarray) -> list[Tensor]:
+        """LR, bicubic's image, the model's and HR."""
+        size: Size = (target.shape[0], target.shape[1])
+        low_view, baseline, target_view = (_as_tensor(image) for image in (low, bicubic(low, size), target))
+        where = f"{self.name}: {self.images.names[i]} at {scale}"
+        prediction = _predict(self.model, moved(low_view, self.device), size, self.precision, where)
+        return [low_view, baseline, prediction, target_view]
 
 
 def _pairs(images: Images, i: int, scales: Sequence[Scale]) -> Iterator[tuple[Scale, np.ndarray, np.ndarray, bool]]:

@@ -159,6 +159,11 @@ class TrainingData:
         4.0,
         check=_not_negative,
     )
+    cache: Path | None = option(
+        "Folder for a file of decoded images, which processes on one machine share and later runs use again, instead "
+        "of memory_gb.",
+        None,
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.degradation is not None and isinstance(self.images, PairedFoldersSource):

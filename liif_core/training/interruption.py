@@ -13,9 +13,9 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class StopRequest:
-    """``signal`` is the name of the signal that asked the run to stop, or None."""
+    """``number`` is that of the signal that asked the run to stop, or 0."""
 
-    signal: str | None = None
+    number: int = 0
 
 
 @contextmanager
@@ -28,9 +28,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def handle(number: int, _: FrameType | None) -> None:
-        if request.signal and number == signal.SIGINT:
+        if request.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.signal = signal.Signals(number).name
+        request.number = number
 
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,13 +1,15 @@
 """The training loop of ``Trainer.run``: epochs, validation, checkpoints, the log, and a stop on request."""
 
+import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from torch import Tensor
 
+from liif_core.data.loading import batch_length
 from liif_core.errors import Interrupted, UserError
 from liif_core.evaluation.report import Score
 from liif_core.training.interruption import StopRequest, repeatable, stop_on_signals
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
 def train(trainer: "Trainer", folder: Path, resume: bool) -> None:
     """All epochs that are left, with their log in ``folder``. Raises as ``Trainer.run`` does."""
     deterministic = trainer.experiment.run.deterministic and trainer.device.type == "cuda"
-    with hold(folder), repeatable(deterministic), stop_on_signals() as stop:
+    writes = trainer.processes.first
+    with hold(folder) if writes else nullcontext(), repeatable(deterministic), stop_on_signals() as stop:
         if resume:
-            trainer.resume()
-        with TrainingLog(folder, trainer.progress.step) as log, shown(trainer) as bar:
-            for note in [] if trainer.quiet else log.notes:
+            resume_together(trainer)
+        with TrainingLog(folder, trainer.progress.step) if writes else nullcontext() as log, shown(trainer) as bar:
+            for note in [] if trainer.quiet or log is None else log.notes:
                 say(note)
             while not trainer.finished:
                 _epoch(trainer, log, stop, bar)
@@ -34,7 +37,14 @@ def train(trainer: "Trainer", folder: Path, resume: bool) -> None:
             trainer.save_weights("best")
 
 
-def _epoch(trainer: "Trainer", log: TrainingLog, stop: StopRequest, bar: Shown) -> None:
+def resume_together(trainer: "Trainer") -> bool:
+    """``Trainer.resume`` on all processes. Raises UserError, too, where they do not find the same state."""
+    (found, *_) = trainer.processes.together(trainer.resume)
+    trainer.processes.agree({f"steps of the run in {trainer.folder}": trainer.progress.step})
+    return found
+
+
+def _epoch(trainer: "Trainer", log: TrainingLog | None, stop: StopRequest, bar: Shown) -> None:
     at, spec = trainer.progress, trainer.spec
     epoch, every = at.epoch, max(1, trainer.per_epoch // 10)
     bar.set_description(f"epoch {epoch + 1}/{spec.epochs}", refresh=False)
@@ -43,15 +53,16 @@ def _epoch(trainer: "Trainer", log: TrainingLog, stop: StopRequest, bar: Shown) 
     try:
         for batch in _loaded(trainer, stream, stop):
             trainer.start_step(batch)
-            images += len(batch["image"])
+            images += batch_length(trainer.dataset, spec.batch_size, at.batch - 1)
             bar.update()
             if at.batch % every == 0 or at.batch == trainer.per_epoch:
                 losses = trainer.losses.read()
                 loss, now = sum(losses) / len(losses), time.monotonic()
                 speed, since, images = images / max(now - since, 1e-9), now, 0
+                rate = trainer.optimizer.param_groups[0]["lr"]
                 with _saved_first(trainer):
-                    rate = trainer.optimizer.param_groups[0]["lr"]
-                    log.add(at.step, epoch, loss=loss, rate=rate, images_per_second=round(speed, 2))
+                    if log is not None:
+                        log.add(at.step, epoch, loss=loss, rate=rate, images_per_second=round(speed, 2))
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             _stop_if_asked(trainer, stop)
     finally:
@@ -60,7 +71,7 @@ def _epoch(trainer: "Trainer", log: TrainingLog, stop: StopRequest, bar: Shown) 
 
     def keep(score: Score | None = None) -> None:
         """Weights before pictures: a picture can be made again."""
-        if score is not None:
+        if score is not None and log is not None:
             with _saved_first(trainer):
                 log.add(at.step, epoch, psnr=score.psnr, bicubic_psnr=score.bicubic_psnr)
         if done % spec.checkpoint_every == 0 or trainer.finished:
@@ -70,7 +81,8 @@ def _epoch(trainer: "Trainer", log: TrainingLog, stop: StopRequest, bar: Shown) 
 
     if trainer.validates(done):
         score = trainer.validate(keep)
-        log.draw()
+        if log is not None:
+            log.draw()
         if not trainer.quiet:
             found = f"{score.psnr:.2f} dB at {score.scale} (bicubic {score.bicubic_psnr:.2f} dB)"
             say(f"epoch {done}: validation {found}")
@@ -95,11 +107,18 @@ def _loaded(trainer: "Trainer", stream: Iterable[dict[str, Tensor]], stop: StopR
         try:
             yield from stream
         except UserError:
-            _stop_if_asked(trainer, stop)  # SIGTERM for a whole group of processes ends those that load data, too
+            if stop.number:  # SIGTERM for a whole group of processes ends those that load data, too
+                _stop(trainer, stop.number)
             raise
 
 
 def _stop_if_asked(trainer: "Trainer", stop: StopRequest) -> None:
-    if stop.signal:
-        trainer.save()
-        raise Interrupted(f"stopped by {stop.signal} after step {trainer.progress.step}; go on with --resume")
+    number = trainer.processes.largest(stop.number)  # so that all stop after the same step
+    if number:
+        _stop(trainer, number)
+
+
+def _stop(trainer: "Trainer", number: int) -> NoReturn:
+    trainer.save()
+    name, step = signal.Signals(number).name, trainer.progress.step
+    raise Interrupted(f"stopped by {name} after step {step}; go on with --resume")

@@ -2,18 +2,21 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
+from liif_core.distributed import ALONE, Processes, noticing_loss
 from liif_core.experiment.train_schema import Optimizer, TrainSpec
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast
 from liif_core.training.muon import MuonAdamW
-from liif_core.training.teacher import load_teacher
+from liif_core.training.teacher import Teacher, load_teacher
 
 # Of a part of a batch on a CPU, if it has several images: one image of the LIIF paper's training, or more where a
 # decoder has few values for each query.
@@ -28,39 +31,15 @@ def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return 2 * F.l1_loss(prediction, target)
 
 
-class Optimization:
-    """The model in training, with what an optimizer step changes."""
+class Lesson(nn.Module):
+    """The loss of a part of a batch: how far the model is from the true colors, and from those of a teacher."""
 
-    def __init__(self, model: ContinuousModel, spec: TrainSpec, precision: str, device: torch.device):
-        self.spec, self.precision, self.device = spec, precision, device
-        self.model = model.to(device)
-        self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.ema else None
-        self.optimizer = _optimizer(self.model, spec.optimizer)
-        self.teacher = load_teacher(spec.teacher, model.channels, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    def __init__(self, model: ContinuousModel, teacher: Teacher | None, precision: str, device: torch.device):
+        super().__init__()
+        self.model = model
+        self.teacher, self.precision, self.device = teacher, precision, device
 
-    def gradients(self, batch: Mapping[str, Tensor], seed: int) -> Tensor:
-        """Compute the gradients of a batch, in ``spec.accumulate`` parts or more; returns the loss, on the device.
-
-        ``seed`` is for components that draw random numbers, such as dropout; the parts draw one after the other. On a
-        CPU, a part has one image, or a few where an image has few queries: a part's values then fit in its caches, and
-        memory does not grow with the batch. Gradients are those of the whole batch up to rounding. Batch normalization
-        takes its statistics over a part, so that it gets the parts that ``spec.accumulate`` asks for.
-        """
-        torch.manual_seed(seed)
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = []
-        count = len(batch["image"])
-        for part in torch.arange(count).tensor_split(self._parts(count, batch["coord"].shape[1])):
-            chosen = slice(int(part[0]), int(part[-1]) + 1)
-            inputs = {name: value[chosen] for name, value in batch.items()}
-            loss = self._loss(inputs) * (len(part) / count)
-            self.scaler.scale(loss).backward()
-            losses.append(loss.detach())
-        return torch.stack(losses).sum()
-
-    def _loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         where = batch["coord"], batch["cell"]
         with autocast(self.device, self.precision):
             colors = self.model(batch["image"], *where)
@@ -72,6 +51,65 @@ class Optimization:
             taught = self.teacher.colors(patches, *where)
             learned = self.model(patches, *where) if "unlabelled" in batch else colors
         return torch.lerp(loss, l1_loss(learned, taught), self.teacher.weight)
+
+
+class Optimization:
+    """The model in training, with what an optimizer step changes. All ``processes`` have the same weights."""
+
+    def __init__(
+        self,
+        model: ContinuousModel,
+        spec: TrainSpec,
+        precision: str,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ):
+        self.spec, self.device, self.processes = spec, device, processes
+        self.model = model.to(device)
+        self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.ema else None
+        self.optimizer = _optimizer(self.model, spec.optimizer)
+        self.teacher = load_teacher(spec.teacher, model.channels, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self._lesson: nn.Module = Lesson(self.model, self.teacher, precision, device)
+        if processes.size > 1:
+            # Gradients are summed in the order of the parameters, always: torch would otherwise change that order after
+            # the first step of a process, and a run that was interrupted would end with other weights.
+            with noticing_loss():
+                self._lesson = DistributedDataParallel(self._lesson, find_unused_parameters=True)
+
+    def gradients(self, batch: Mapping[str, Any], seed: int) -> Tensor:
+        """Compute the gradients of a batch, in ``spec.accumulate`` parts or more; returns the loss, on the device.
+
+        With several processes, each has a part of the batch, whose ``share`` of the whole, from 0 to 1, is in it; each
+        gets the gradients and the loss of the whole.
+
+        ``seed`` is for components that draw random numbers, such as dropout; the parts draw one after the other. On a
+        CPU, a part has one image, or a few where an image has few queries: a part's values then fit in its caches, and
+        memory does not grow with the batch. Gradients are those of the whole batch up to rounding. Batch normalization
+        takes its statistics over a part, so that it gets the parts that ``spec.accumulate`` asks for.
+        """
+        torch.manual_seed((seed + (self.processes.rank << 40)) % 2**63)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        batch = dict(batch)
+        share = batch.pop("share", 1 / self.processes.size)
+        count = len(batch["image"])
+        parts = torch.arange(count).tensor_split(self._parts(count, batch["coord"].shape[1]))
+        for number, part in enumerate(parts, start=1):
+            chosen = slice(int(part[0]), int(part[-1]) + 1)
+            inputs = {name: value[chosen] for name, value in batch.items()}
+            with noticing_loss(), self._exchanging(number == len(parts)):
+                loss = self._lesson(inputs) * (len(part) / count * share)
+                # DistributedDataParallel takes the mean over processes of what is to be their sum
+                self.scaler.scale(loss * self.processes.size).backward()
+            losses.append(loss.detach())
+        return self.processes.total(torch.stack(losses).sum())
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[object]:
+        """Gradients are exchanged once for each step, with those of the last part."""
+        lesson = self._lesson
+        return lesson.no_sync() if isinstance(lesson, DistributedDataParallel) and not last else nullcontext()
 
     def _parts(self, count: int, queries: int) -> int:
         """In how many parts a batch of ``count`` images is computed."""

@@ -62,16 +62,30 @@ def fresh_model(experiment: Experiment, say: Callable[[str], object] = str, resu
     return model
 
 
-def open_data(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
+def check_fits(model: ContinuousModel, experiment: Experiment) -> None:
+    """Raises TypeError or ValueError where ``model`` cannot be one of ``experiment``, or either is of another kind."""
+    if not isinstance(model, ContinuousModel):
+        raise TypeError(f"model: expected a liif_core.ContinuousModel, got {type(model).__name__}")
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"experiment: expected a liif_core.Experiment, got {type(experiment).__name__}")
+    if model.channels != experiment.model.channels:
+        raise ValueError(
+            f"model: it has {model.channels} channels, and the experiment's model has {experiment.model.channels}"
+        )
+
+
+def open_data(experiment: Experiment, check_cache: bool = True) -> tuple[ImageSet, ImageSet | None]:
     """Training and validation images; the mistakes of both are reported together.
+
+    ``check_cache`` says whether pixels in ``data.cache`` are checked for damage.
 
     Raises MissingData if all that is wrong is that images are absent, else UserError, also for validation images that
     are too small for the scale of ``validate``.
     """
     data, channels, validate = experiment.data, experiment.model.channels, experiment.validate
-    wanted: list[Callable[[], ImageSet]] = [lambda: _training_images(data, channels)]
+    wanted: list[Callable[[], ImageSet]] = [lambda: _training_images(data, channels, check_cache)]
     if validate is not None:
-        wanted.append(lambda: _validation_images(validate, channels, data.memory_gb))
+        wanted.append(lambda: _validation_images(validate, channels, data, check_cache))
     opened: list[ImageSet] = []
     problems: list[str] = []
     missing = []
@@ -86,16 +100,18 @@ def open_data(experiment: Experiment) -> tuple[ImageSet, ImageSet | None]:
     return opened[0], opened[1] if len(opened) > 1 else None
 
 
-def _training_images(data: TrainingData, channels: int) -> ImageSet:
+def _training_images(data: TrainingData, channels: int, check_cache: bool) -> ImageSet:
     try:
-        return open_images(data.images, channels, data.memory_gb, largest_crop(data), data.skip_bad)
+        return open_images(
+            data.images, channels, data.memory_gb, largest_crop(data), data.skip_bad, data.cache, check_cache
+        )
     except BadImages as error:
         advice = "none is left" if data.skip_bad else "data.skip_bad = true leaves such training images out"
         raise UserError(*error.problems, f"data.images: {len(error.problems):,} cannot be used; {advice}") from None
 
 
-def _validation_images(spec: ValidateSpec, channels: int, memory_gb: float) -> ImageSet:
-    images = open_images(spec.images, channels, memory_gb)
+def _validation_images(spec: ValidateSpec, channels: int, data: TrainingData, check_cache: bool) -> ImageSet:
+    images = open_images(spec.images, channels, data.memory_gb, cache=data.cache, check_cache=check_cache)
     check_set(images, "validate", channels, [spec.scale], spec.protocol, ssim=False)
     return images
 
@@ -127,11 +143,13 @@ def check_data(experiment: Experiment) -> list[str]:
 
 
 def _without_downloads(value: Any) -> Any:
-    """The same experiment with sources that download nothing."""
+    """The same experiment with sources that download nothing, and no file of decoded images."""
     if isinstance(value, tuple):
         return tuple(_without_downloads(item) for item in value)
     if isinstance(value, Div2kSource):
         return evolve(value, download=False)
+    if isinstance(value, TrainingData) and value.cache is not None:
+        return _without_downloads(evolve(value, cache=None))
     if isinstance(value, Experiment | TrainingData | ValidateSpec | EvaluationSet):
         fields = ("data", "validate", "evaluate", "images")
         return evolve(

@@ -12,6 +12,8 @@ from attrs.validators import optional
 from liif_core import files
 from liif_core.data.sources import ImageSet
 from liif_core.errors import UserError
+from liif_core.experiment.schema import Experiment
+from liif_core.experiment.toml_file import to_builtin
 from liif_core.experiment.translation import translate_weights
 from liif_core.model.continuous import ContinuousModel
 from liif_core.training.checkpoint import tensors_sha256
@@ -44,19 +46,32 @@ class Progress:
     seconds: float = attrs.field(default=0.0, eq=False, validator=_number)
 
 
+@attrs.frozen
+class Trained:
+    """How a training ended."""
+
+    steps: int
+    best: float | None  # validation PSNR, dB
+    best_step: int | None
+    seconds: float  # of training, over all interruptions
+
+
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write a dictionary of plain values and tensors, with a hash, whole or not at all."""
     with files.replacing(path) as temporary:
         write_sealed(temporary, state)
 
 
-def read_state(path: Path, images: str, model: dict[str, Any], epochs: int) -> dict[str, Any]:
+def read_state(
+    path: Path, images: str, beside: Mapping[str, str], experiment: Experiment, per_epoch: int
+) -> dict[str, Any]:
     """The dictionary of ``write_state``, of this version or an older one, with ``progress`` as a ``Progress``.
 
-    Tensors are on the CPU. ``images`` is the fingerprint of the training images, ``model`` the run's ``[model]`` table.
-    Raises UserError for a file that is damaged, and for a run that was trained on other images, or longer than
-    ``epochs``.
+    Tensors are on the CPU. ``images`` is the fingerprint of the training images, ``beside`` what the function of that
+    name returns, and ``per_epoch`` the number of batches of an epoch. Raises UserError for a file that is damaged, and
+    for a run that was trained on other images, or with another teacher, or longer than the experiment's epochs.
     """
+    model, epochs = to_builtin(experiment.model), experiment.train.epochs
     try:
         state: dict[str, Any] = read_sealed(path)
         fingerprint = state["images"]
@@ -72,6 +87,9 @@ def read_state(path: Path, images: str, model: dict[str, Any], epochs: int) -> d
     if (done.epoch, done.batch) > (epochs, 0):
         least = done.epoch + (done.batch > 0)
         raise UserError(f"{path}: {done.epoch} epochs are done; expected train.epochs to be at least {least}")
+    if done.batch > per_epoch:
+        raise damaged(path, f"an epoch has {per_epoch} batches, and {done.batch} are done")
+    _check_beside(path, state, beside)
     return state
 
 
@@ -97,7 +115,7 @@ def beside(validation: ImageSet | None, teacher: ContinuousModel | None) -> dict
     return found if teacher is None else {**found, "train.teacher": tensors_sha256(teacher.state_dict())}
 
 
-def check_beside(path: Path, state: Mapping[str, Any], now: Mapping[str, str]) -> None:
+def _check_beside(path: Path, state: Mapping[str, Any], now: Mapping[str, str]) -> None:
     """Raises UserError where ``beside`` was another when ``state`` was written; older states do not say."""
     before = state.get("beside")
     for name, value in before.items() if isinstance(before, dict) else ():

@@ -4,14 +4,15 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import attrs
 import torch
-from torch import Tensor
 
-from liif_core.data.crops import CropDataset, batches, batches_per_epoch
+from liif_core.data.crops import CropDataset
+from liif_core.data.loading import batches, batches_per_epoch
 from liif_core.data.sources import ImageSet
+from liif_core.distributed import ALONE, Processes
 from liif_core.errors import UserError
 from liif_core.evaluation.report import Score
 from liif_core.experiment.schema import Experiment
@@ -23,20 +24,10 @@ from liif_core.training.loop import train
 from liif_core.training.losses import Losses
 from liif_core.training.optimization import INPUTS, OTHERS, Optimization, check_batch
 from liif_core.training.schedule import rate_factor
-from liif_core.training.setup import fresh_model, open_data
-from liif_core.training.state import STATE, Progress, beside, check_beside, damaged, read_state, write_state
+from liif_core.training.setup import check_fits, fresh_model, open_data
+from liif_core.training.state import STATE, Progress, Trained, beside, damaged, read_state, write_state
 from liif_core.training.validation import validated
 from liif_core.training.writing import reason, writing
-
-
-@attrs.frozen
-class Trained:
-    """How a training ended."""
-
-    steps: int
-    best: float | None  # validation PSNR, dB
-    best_step: int | None
-    seconds: float  # of training, over all interruptions
 
 
 class Trainer:
@@ -64,6 +55,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         plugins: Mapping[str, str] | None = None,
         quiet: bool = True,
+        processes: Processes = ALONE,
     ):
         """
         Args:
@@ -76,17 +68,12 @@ class Trainer:
             device: "cpu", "cuda", "cuda:N", "mps" or "auto".
             plugins: distribution -> version, recorded in checkpoints; by default those of the experiment's model.
             quiet: show no progress.
+            processes: those that train the model together, within ``liif_core.distributed.joined``. Each computes its
+                share of every batch and of the validation images, and the first writes.
 
         Raises TypeError or ValueError for arguments of another kind, or that do not fit together.
         """
-        if not isinstance(model, ContinuousModel):
-            raise TypeError(f"model: expected a liif_core.ContinuousModel, got {type(model).__name__}")
-        if not isinstance(experiment, Experiment):
-            raise TypeError(f"experiment: expected a liif_core.Experiment, got {type(experiment).__name__}")
-        if model.channels != experiment.model.channels:
-            raise ValueError(
-                f"model: it has {model.channels} channels, and the experiment's model has {experiment.model.channels}"
-            )
+        check_fits(model, experiment)
         self.device = pick_device(str(device))
         autocast(self.device, experiment.run.precision)  # refuses half precision that the device lacks
         self.experiment = experiment
@@ -95,10 +82,12 @@ class Trainer:
         self.validation = validation
         self.folder = None if folder is None else Path(folder)
         self.plugins = dict(plugins_of(experiment.model) if plugins is None else plugins)
-        self.quiet = quiet
+        self.quiet = quiet or not processes.first
+        self.processes = processes
+        self.notes: list[str] = []  # for the user, about what ``resume`` went on from
         self.dataset = CropDataset(images, experiment.data, spec.seed, spec.learns_unlabelled)
         self.per_epoch = batches_per_epoch(self.dataset, spec.batch_size)
-        self._optimization = Optimization(model, spec, experiment.run.precision, self.device)
+        self._optimization = Optimization(model, spec, experiment.run.precision, self.device, processes)
         self.progress = Progress()
         self.losses = Losses(self._diverged)
         self._started = time.monotonic()
@@ -168,7 +157,7 @@ class Trainer:
         train(self, self._folder(), resume)
         return Trained(self.progress.step, self.progress.best, self.progress.best_step, self.seconds)
 
-    def batches(self) -> Generator[dict[str, Tensor], None, None]:
+    def batches(self) -> Generator[dict[str, Any], None, None]:
         """The batches of the current epoch that are left, on ``device``. After the last, the next epoch begins.
 
         B = ``train.batch_size`` (the last batch of an epoch may be smaller), p = ``data.patch``, Q = ``data.queries``,
@@ -183,9 +172,14 @@ class Trainer:
 
         A batch counts as done once it is handed out, so call ``save`` after ``step``. Raises UserError for an image
         that can no longer be read.
+
+        Of several processes each gets its own part, B then is the size of that, and ``share``, a number, says how much
+        of the whole batch it is: 0 where there are fewer samples than processes, and the part only stands in for one.
         """
-        at, spec = self.progress, self.spec
-        stream = batches(self.dataset, spec.batch_size, at.epoch, at.batch, spec.workers, self.device)
+        at, spec, team = self.progress, self.spec, self.processes
+        stream = batches(
+            self.dataset, spec.batch_size, at.epoch, at.batch, spec.workers, self.device, (team.rank, team.size)
+        )
         try:
             for batch in stream:
                 at.batch += 1
@@ -194,22 +188,24 @@ class Trainer:
             stream.close()
         at.epoch, at.batch = at.epoch + 1, 0
 
-    def step(self, batch: Mapping[str, Tensor]) -> float:
+    def step(self, batch: Mapping[str, Any]) -> float:
         """One optimizer step; returns the loss: the mean absolute error of colors, in the network's [-1, 1] space.
 
         ``batch`` has ``image``, ``coord``, ``cell`` and ``target`` as in ``batches``; other entries are ignored. The
         learning rate is that of ``train.schedule`` at ``progress.step``. With "fp16", a step whose gradients are not
-        finite leaves the weights as they are, and halves the scale of gradients.
+        finite leaves the weights as they are, and halves the scale of gradients. Several processes must all call this,
+        each with its part; the loss is that of the whole batch.
 
         Raises TypeError or ValueError for a batch of another form, and UserError for a loss that is not finite.
         """
         self.start_step(batch)
         return self.losses.read()[-1]
 
-    def start_step(self, batch: Mapping[str, Tensor]) -> None:
+    def start_step(self, batch: Mapping[str, Any]) -> None:
         """``step`` without waiting for a GPU. ``losses.read()`` then returns the losses of the steps not yet read."""
         check_batch(batch, self.model.channels)
-        self._step({name: moved(batch[name], self.device) for name in (*INPUTS, *OTHERS) if name in batch})
+        tensors = {name: moved(batch[name], self.device) for name in (*INPUTS, *OTHERS) if name in batch}
+        self._step({**tensors, "share": batch.get("share", 1 / self.processes.size)})
         self.progress.step += 1
 
     def validates(self, epoch: int) -> bool:
@@ -236,16 +232,20 @@ class Trainer:
         path = self._folder() / "checkpoints" / STATE
         if not self._optimization.is_finite():
             raise self._diverged(f"the weights are not finite after step {self.progress.step}")
+        if not self.processes.first:
+            return
         self.save_weights("last")
         progress = {**attrs.asdict(self.progress), "seconds": self.seconds}
         known = {"progress": progress, "images": self.images.fingerprint, "beside": self._beside}
         with writing(path):
-            write_state(path, {**known, **self._optimization.state()})
+            write_state(path, {**known, "processes": self.processes.size, **self._optimization.state()})
 
     def save_weights(self, name: str) -> None:
         """Write ``folder``/checkpoints/NAME.safetensors: the weights of ``eval_model`` and the experiment.
         Raises ValueError without a ``folder``.
         """
+        if not self.processes.first:
+            return
         experiment, at, scale = to_builtin(self.experiment), self.progress, self.experiment.data.scale
         checkpoint = Checkpoint(self.eval_model.state_dict(), experiment, scale, at.step, at.best, self.plugins)
         with writing(self._checkpoint(name)):
@@ -259,15 +259,14 @@ class Trainer:
         path = self._folder() / "checkpoints" / STATE
         if not path.exists():
             return False  # interrupted before the first checkpoint: starting again gives the same result
-        state = read_state(path, self.images.fingerprint, to_builtin(self.experiment.model), self.spec.epochs)
-        check_beside(path, state, self._beside)
-        if state["progress"].batch > self.per_epoch:
-            raise damaged(path, f"an epoch has {self.per_epoch} batches, and {state['progress'].batch} are done")
+        state = read_state(path, self.images.fingerprint, self._beside, self.experiment, self.per_epoch)
         try:
             self._optimization.restore(state)
         except Exception as error:  # torch does not document what it raises
             raise damaged(path, f"its weights are not those of this experiment's model: {reason(error)}") from None
         self.progress, self._started = state["progress"], time.monotonic()
+        before, now = state.get("processes", 1), self.processes.size
+        self.notes = [f"the run goes on with {now} processes, before {before}"] if before != now else []
         return True
 
     @cached_property
@@ -283,7 +282,7 @@ class Trainer:
     def _checkpoint(self, name: str) -> Path:
         return self._folder() / "checkpoints" / f"{name}.safetensors"
 
-    def _step(self, batch: dict[str, Tensor]) -> None:
+    def _step(self, batch: dict[str, Any]) -> None:
         """Updates the weights."""
         at, spec = self.progress, self.spec
         lr = spec.optimizer.lr * rate_factor(spec.schedule, at.step, self.per_epoch, spec.epochs)
@@ -292,6 +291,8 @@ class Trainer:
         self._optimization.update(lr)
 
     def _diverged(self, what: str) -> UserError:
+        if not self.processes.first:
+            return UserError()  # all have the same loss and the same weights, and the first says so
         last = None if self.folder is None else self._checkpoint("last")
         kept = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
         return UserError(f"train: {what}; {kept}. Try a smaller train.optimizer.lr, or train.clip")

@@ -70,13 +70,13 @@ def test_bad_images_are_left_out_and_listed(folder):
 
 
 @pytest.mark.parametrize("size", ["2", "4"])
-def test_several_processes_are_refused(folder, monkeypatch, size):
+def test_variables_of_torchrun_without_torchrun(folder, monkeypatch, size):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", size)
     for check in ([], ["--check"]):
         result = invoke("tiny.toml", "--quiet", *check)
         assert result.exit_code == 2 and len(result.output.splitlines()) == 1
-        assert f"RANK=0 and WORLD_SIZE={size} are set" in result.output and "without torchrun" in result.output
+        assert f"RANK=0, WORLD_SIZE={size}: set as torchrun sets them, but LOCAL_RANK" in result.output
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert invoke("tiny.toml", "--check").exit_code == 0
     monkeypatch.delenv("WORLD_SIZE")

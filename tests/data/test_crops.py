@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from liif_core.data.crops import CropDataset, batches, batches_per_epoch, largest_crop
+from liif_core.data.crops import CropDataset, largest_crop
+from liif_core.data.loading import batches, batches_per_epoch
 from liif_core.data.sources import open_images
 from liif_core.errors import UserError
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource, TrainingData

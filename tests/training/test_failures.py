@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from liif_core import Trainer, UserError, discover, load_experiment
-from liif_core.data.crops import CropDataset, batches
+from liif_core.data.crops import CropDataset
+from liif_core.data.loading import batches
 from liif_core.data.sources import open_images
 from liif_core.errors import Interrupted
 from liif_core.evaluation.evaluate import NotWritten

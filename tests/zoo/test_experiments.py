@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from liif_core import build_model, load, load_experiment
 from liif_core.cli import liif_run
-from liif_core.data.crops import CropDataset, batches
+from liif_core.data.crops import CropDataset
+from liif_core.data.loading import batches
 from liif_core.data.sources import open_images
 from liif_core.experiment.schema import Cosine, MultiStep
 from liif_core.training.optimization import l1_loss
