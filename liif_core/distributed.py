@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from attrs import frozen
+from torch.distributed.rendezvous import rendezvous
 
 from liif_core.errors import Interrupted, UserError
 
 T = TypeVar("T")
 
 _TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by torchrun
-_TIMEOUT = timedelta(minutes=30)  # for a process that waits for another; one that ended is noticed at once
+_TO_START = timedelta(minutes=10)  # for all processes, once the first has started
+_TO_WAIT = timedelta(days=7)  # for one that has more to do; one that ended is noticed at once
 _INTERRUPTED = 130  # exit code
 
 
@@ -157,6 +159,11 @@ def processes_of_job(environment: dict[str, str] | None = None) -> Processes:
     return Processes(rank, world, local, here)
 
 
+def started_by_torchrun() -> bool:
+    """Whether this is one of several processes, with all that torchrun sets in the environment."""
+    return all(os.environ.get(name) for name in _TOLD) and os.environ["WORLD_SIZE"] != "1"
+
+
 @contextmanager
 def joined() -> Iterator[Processes]:
     """Join the job that this process belongs to, for the body. Alone, that does nothing.
@@ -169,7 +176,8 @@ def joined() -> Iterator[Processes]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=_TIMEOUT, rank=mine.rank, world_size=mine.size)
+        store, rank, size = next(rendezvous("env://", mine.rank, mine.size, timeout=_TO_START))
+        dist.init_process_group(backend, timeout=_TO_WAIT, store=store, rank=rank, world_size=size)
     except (RuntimeError, OSError) as error:  # of which torch's errors of a network are kinds
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(

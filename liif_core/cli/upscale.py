@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from liif_core.cli.upscale_file import Say, Settings, render_file
 from liif_core.cli.upscale_inputs import Found, file_key, is_standard_input
 from liif_core.cli.upscale_marks import Mark, settings_mark, weights_digest
 from liif_core.cli.upscale_memory import give_freed_blocks_back
-from liif_core.cli.upscale_models import choose
+from liif_core.cli.upscale_models import Choice, choose
 from liif_core.cli.upscale_places import json_problems
 from liif_core.cli.upscale_request import (
     Job,
@@ -33,6 +34,7 @@ from liif_core.cli.upscale_request import (
 )  # fmt: skip
 from liif_core.cli.upscale_several import render_all
 from liif_core.cli.upscale_streams import StandIns, read_standard_input, to_standard_output
+from liif_core.distributed import ALONE, Processes, joined, started_by_torchrun
 from liif_core.errors import UserError, one_line
 from liif_core.images import WRITABLE, Encoding, several
 from liif_core.model.continuous import ContinuousModel
@@ -86,10 +88,13 @@ def upscale(
     if to_stdout and sys.stdout.isatty():
         problems.append("-o -: standard output is a terminal; send it to a file or a program")
     rank, world = share(problems)
+    together = not problems and started_by_torchrun()
     holder: AbstractContextManager[str] = nullcontext("")
     if to_stdout or any(map(is_standard_input, inputs)):
         holder = tempfile.TemporaryDirectory(prefix="liif-")
-    with holder as folder:
+    with joined() if together else nullcontext(ALONE) as processes, holder as folder:
+        if together and (to_stdout or any(map(is_standard_input, inputs))):
+            problems.append("-: several processes cannot share standard input or output; name files")
         stand_ins = StandIns(Path(folder, "stdin"), Path(folder, f"stdout.{format or 'png'}"))
         chosen: list[Job] = []
         found: list[Found] = []
@@ -97,9 +102,8 @@ def upscale(
             chosen, found = jobs(inputs, output, out_dir, format, protected, stand_ins, problems)
         if json_path is not None:
             problems += json_problems(json_path, [(job.source, job.target) for job in chosen], protected)
-        if problems:
-            raise UserError(*problems)
-        write_json = None if json_path is None else json_writer(json_path)
+        processes.each(lambda: _refuse(problems))
+        write_json = None if json_path is None or not processes.first else json_writer(json_path)
         if any(job.source == stand_ins.source for job in chosen):
             read_standard_input(stand_ins.source)
         give_freed_blocks_back()
@@ -111,14 +115,22 @@ def upscale(
             lambda line: say(one_line(line)), lambda line: complain(one_line(line)),
         )  # fmt: skip
         own = chosen[rank::world]
-        if not own:
-            share_of = f"RANK={rank} and WORLD_SIZE={world} leave this process none of {len(chosen)} files"
-            complain(f"note: {share_of}; unset them if no other process renders the rest")
-        results = _all(own, settings, checkpoint, model, target, found, decimal_comma_note(scale), write_json)
+        if world > 1 and not together:
+            complain(
+                f"note: RANK={rank} and WORLD_SIZE={world} are set: this process renders {len(own)} of {len(chosen)} "
+                "files; unset them if no other process renders the rest"
+            )
+        notes = [decimal_comma_note(scale)] if processes.first else []
+        results = _all(own, settings, checkpoint, model, target, found, notes, write_json, processes)
         if to_stdout and results and results[0]["status"] == "done":
             to_standard_output(stand_ins.target)
     unreadable = [line for one in found for line in one.unreadable]
-    return _exit_code(results, unreadable, settings.complain)
+    return _exit_code(results, unreadable, settings.complain) if processes.first else DONE
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise UserError(*problems)
 
 
 def _all(
@@ -128,24 +140,35 @@ def _all(
     model: str | None,
     device: torch.device,
     found: list[Found],
-    note: str,
+    notes: list[str],
     write_json: Say | None,
+    processes: Processes,
 ) -> list[dict[str, Any]]:
-    """Render these files; returns the results, which are written as JSON too, also when interrupted."""
+    """Render these files; returns the results, which are written as JSON too, also when interrupted.
+
+    Of several processes, the first returns and writes the results of all, and says what is the same for all.
+    """
     say, complain = settings.say, settings.complain
-    choice = choose([job.source for job in own], checkpoint, model, discover())
-    digests = {name: weights_digest(path) for name, path in choice.paths.items()}
-    marks = [_mark(job, settings, name, digests[name]) for job, name in zip(own, choice.names)]
-    if not settings.overwrite:
-        refuse_made_otherwise(own, marks, settings.output, settings.max_pixels)
+
+    def chosen() -> tuple[Choice, list[Mark]]:
+        choice = choose([job.source for job in own], checkpoint, model, discover())
+        digests = {name: weights_digest(path) for name, path in choice.paths.items()}
+        marks = [_mark(job, settings, name, digests[name]) for job, name in zip(own, choice.names)]
+        if not settings.overwrite:
+            refuse_made_otherwise(own, marks, settings.output, settings.max_pixels)
+        return choice, marks
+
+    choice, marks = processes.each(chosen)
     for folder in {job.target.parent for job in own}:
         files.remove_stale(folder)
-    for line in [note and f"note: {note}", *(line for one in found for line in [one.said(), *one.unreadable])]:
-        if line:
-            complain(line)
+    if processes.first:
+        notes = [f"note: {note}" for note in notes if note]
+        for line in [*notes, *(line for one in found for line in [one.said(), *one.unreadable])]:
+            if line:
+                complain(line)
     if choice.reason:
         say(choice.reason)
-    models = choice.load(device)
+    models = processes.each(lambda: choice.load(device))
     results: list[dict[str, Any]] = []
     made: dict[object, Path] = {}
     summary = {
@@ -162,6 +185,9 @@ def _all(
         except UserError as error:
             complain(f"error: {error}")
         raise
+    shares = processes.together(lambda: results)
+    in_order = zip_longest(*shares)  # of the files, which the processes took in turn
+    results = [result for turn in in_order for result in turn if result is not None]
     _write(write_json, {"results": results, **summary})
     return results
 

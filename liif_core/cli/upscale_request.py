@@ -81,7 +81,10 @@ def memory_limit(text: str | None, problems: list[str]) -> int | None:
 
 
 def share(problems: list[str]) -> tuple[int, int]:
-    """The rank of this process and the number of processes that share the files, from RANK and WORLD_SIZE."""
+    """The rank of this process and the number of processes that share the files, from RANK and WORLD_SIZE.
+
+    torchrun sets these, and so may a script that starts processes which do not know of each other.
+    """
     values = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if all(value.isascii() and value.isdigit() for value in values) and int(values[0]) < int(values[1]):
         return int(values[0]), int(values[1])

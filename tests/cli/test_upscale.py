@@ -278,7 +278,9 @@ def test_processes_share_a_folder(place, run, monkeypatch):
     shares = []
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        assert run("in", "--out-dir", "out", "--scale", "1", "--json", f"{rank}.json").exit_code == 0
+        result = run("in", "--out-dir", "out", "--scale", "1", "--json", f"{rank}.json")
+        assert result.exit_code == 0
+        assert f"RANK={rank} and WORLD_SIZE=2 are set: this process renders" in result.stderr
         shares.append([entry["input"] for entry in json.loads((place / f"{rank}.json").read_text())["results"]])
     assert shares == [["in/0.png", "in/2.png", "in/4.png"], ["in/1.png", "in/3.png"]]
     assert len(list((place / "out").iterdir())) == 5

@@ -144,7 +144,7 @@ def test_processes_choose_for_their_own_files(both, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, name in ((0, "photo"), (1, "clean")):
         monkeypatch.setenv("RANK", str(rank))
-        assert invoke("a.jpg", "b.png", "--out-dir", "out")[0].startswith(f"model '{name}': ")
+        assert invoke("a.jpg", "b.png", "--out-dir", "out")[1].startswith(f"model '{name}': ")
 
 
 def test_what_ships_is_described_truly():
@@ -161,4 +161,6 @@ def test_a_process_without_files_says_so(both, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     result = CliRunner().invoke(liif, ["upscale", "b.png", "-o", "out.png", "--scale", "2"])
-    assert result.exit_code == 0 and "RANK=1 and WORLD_SIZE=2 leave this process none of 1 files" in result.stderr
+    assert (
+        result.exit_code == 0 and "RANK=1 and WORLD_SIZE=2 are set: this process renders 0 of 1 files" in result.stderr
+    )
