@@ -19,6 +19,7 @@ import pytest
 import tiny
 from click.testing import CliRunner
 from PIL import Image
+from torch.distributed.run import parse_args as parse_torchrun
 
 import liif_core
 import liif_core.testing
@@ -228,6 +229,11 @@ def test_commands_run(line, place, request):
     program, *arguments = shlex.split(line)
     if program == "pytest":
         return  # this is it
+    if program == "torchrun":  # its own options are parsed, and what it starts is run in one process
+        started = parse_torchrun(arguments)
+        program = {"liif_core.cli.run": "liif-run", "liif_core": "liif"}[started.training_script]
+        arguments = started.training_script_args
+        arguments += ["--check"] * (program == "liif-run")
     command, expected = COMMANDS[program], 0
     if "edsr-baseline-liif.pth" in line:
         shared = request.getfixturevalue("shared")
@@ -240,7 +246,7 @@ def test_commands_run(line, place, request):
         request.getfixturevalue("liif_tiny")
     elif "paper" in line:
         arguments.append("--check")  # not the 3.5 GB
-    elif program == "liif-run" and "--check" not in line:
+    elif program == "liif-run" and "--check" not in arguments:
         request.getfixturevalue("my_encoder")
         arguments += [*QUICK, *QUICKER]
     result = CliRunner().invoke(command, arguments)
