@@ -4,6 +4,7 @@ Without torchrun a job is one process, and nothing here costs anything. What the
 goes over gloo, so that a GPU does not wait for it.
 """
 
+import hashlib
 import json
 import os
 import socket
@@ -12,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from attrs import frozen
-from torch.distributed.rendezvous import rendezvous
 
 from liif_core.errors import Interrupted, UserError
 
@@ -26,6 +27,7 @@ T = TypeVar("T")
 _TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by torchrun
 _TO_START = timedelta(minutes=10)  # for all processes, once the first has started
 _TO_WAIT = timedelta(days=7)  # for one that has more to do; one that ended is noticed at once
+_PAUSE = 0.02  # seconds
 _INTERRUPTED = 130  # exit code
 
 
@@ -135,6 +137,16 @@ class Processes:
 ALONE = Processes()
 
 
+class Store(Protocol):
+    """Texts by their names, which all processes of a job read and write, as torchrun offers it."""
+
+    def set(self, key: str, value: str, /) -> object: ...
+
+    def get(self, key: str, /) -> bytes: ...
+
+    def check(self, keys: list[str], /) -> bool: ...
+
+
 def processes_of_job(environment: dict[str, str] | None = None) -> Processes:
     """This process among those of its job, from what torchrun sets in the environment.
 
@@ -174,10 +186,13 @@ def joined() -> Iterator[Processes]:
     if mine.size == 1:
         yield mine
         return
+    from torch.distributed.rendezvous import rendezvous  # here: builds of torch without it work in one process
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
         store, rank, size = next(rendezvous("env://", mine.rank, mine.size, timeout=_TO_START))
-        dist.init_process_group(backend, timeout=_TO_WAIT, store=store, rank=rank, world_size=size)
+        own = dist.PrefixStore(meet(store, rank, size, _TO_START), store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, timeout=_TO_WAIT, store=own, rank=rank, world_size=size)
     except (RuntimeError, OSError) as error:  # of which torch's errors of a network are kinds
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
@@ -197,6 +212,40 @@ def joined() -> Iterator[Processes]:
         raise SystemExit(_INTERRUPTED) from None
     with suppress(RuntimeError):
         dist.destroy_process_group()
+
+
+def meet(store: Store, rank: int, size: int, within: timedelta) -> str:
+    """A name that these processes, and no earlier ones, agree on, once all are here.
+
+    torchrun gives the processes that it starts again the store of those before, where their addresses still are; a
+    process that took such an address for that of another would wait for ever (PyTorch 2.13). Each process writes a
+    number of its own. The first offers a list of the numbers that it sees, again whenever one changes, until each
+    other process has confirmed a list with its own number.
+
+    Raises UserError where not all are here ``within`` the time.
+    """
+    own = uuid4().hex
+    store.set(f"liif/here/{rank}", own)
+    end = time.monotonic() + within.total_seconds()
+    while time.monotonic() < end:
+        if rank == 0:
+            offered = ",".join(_stored(store, f"liif/here/{other}") for other in range(size))
+            store.set("liif/offered", offered)
+        else:
+            offered = _stored(store, "liif/offered")
+        numbers, name = offered.split(","), hashlib.sha256(offered.encode()).hexdigest()
+        if len(numbers) == size and all(numbers) and numbers[rank] == own:
+            store.set(f"liif/confirmed/{rank}", name)
+            if rank == 0 and all(_stored(store, f"liif/confirmed/{other}") == name for other in range(size)):
+                store.set("liif/agreed", name)
+            if _stored(store, "liif/agreed") == name:
+                return name
+        time.sleep(_PAUSE)
+    raise UserError(f"rank {rank}: not all of {size} processes have started within {within}")
+
+
+def _stored(store: Store, key: str) -> str:
+    return store.get(key).decode() if store.check([key]) else ""
 
 
 @contextmanager

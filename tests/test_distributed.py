@@ -2,13 +2,16 @@
 
 import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import torch
 from jobs import job
 
 from liif_core import UserError
-from liif_core.distributed import ALONE, Processes, joined, processes_of_job
+from liif_core.distributed import ALONE, Processes, joined, meet, processes_of_job
 from liif_core.errors import Interrupted
 
 TORCHRUN = {
@@ -115,6 +118,7 @@ def test_a_lost_process_is_noticed(how):
 
 def test_only_the_first_says_that_it_was_interrupted():
     def work(processes):
+        processes.wait()
         raise Interrupted("stopped")
 
     first, second = job(2, work)
@@ -132,6 +136,31 @@ def test_a_port_in_use_is_named(monkeypatch):
             monkeypatch.setenv(name, value)
         with pytest.raises(UserError, match=rf"rank 0 .*cannot join the 4 processes at 127.0.0.1:{port}.*port in use"):
             joined().__enter__()
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_processes_of_an_earlier_start_are_not_met(size):
+    """The store still has what those have written, and the new processes come one after the other."""
+    store = torch.distributed.HashStore()
+    names = []
+    for _ in range(3):
+        with ThreadPoolExecutor(size) as pool:
+            started = []
+            for rank in reversed(range(size)):
+                started.append(pool.submit(meet, store, rank, size, timedelta(seconds=20)))
+                time.sleep(0.05)
+            found = {one.result() for one in started}
+        assert len(found) == 1
+        names += found
+    assert len(set(names)) == 3
+
+
+def test_processes_that_never_start():
+    store = torch.distributed.HashStore()
+    for key in ("here/1", "confirmed/1", "agreed"):
+        store.set(f"liif/{key}", "stale")
+    with pytest.raises(UserError, match="rank 0: not all of 2 processes have started"):
+        meet(store, 0, 2, timedelta(seconds=0.2))
 
 
 def test_torchrun_shows_the_message(monkeypatch, tmp_path):

@@ -134,6 +134,11 @@ class TrainSpec:
 
     epochs: int = option("Number of training epochs.", check=and_(ge(1), le(10**9)))
     batch_size: int = option("Number of crops in each optimizer step.", 16, check=and_(ge(1), le(10**6)))
+    loss: Literal["l1", "l2"] = option(
+        "Distance between colors that is minimized: 'l1', the mean absolute error, or 'l2', the mean squared error, "
+        "which PSNR measures.",
+        "l1",
+    )
     optimizer: Optimizer = option("The optimizer.", Optimizer())
     schedule: Schedule = option("The learning-rate schedule.", Constant())
     seed: int = option("Random seed; every random draw of a run derives from it.", 0, check=and_(ge(0), le(2**63 - 1)))

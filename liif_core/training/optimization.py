@@ -31,26 +31,36 @@ def l1_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return 2 * F.l1_loss(prediction, target)
 
 
+def l2_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error, in the space of ``l1_loss``."""
+    return 4 * F.mse_loss(prediction, target)
+
+
+LOSSES = {"l1": l1_loss, "l2": l2_loss}  # by ``train.loss``
+
+
 class Lesson(nn.Module):
     """The loss of a part of a batch: how far the model is from the true colors, and from those of a teacher."""
 
-    def __init__(self, model: ContinuousModel, teacher: Teacher | None, precision: str, device: torch.device):
+    def __init__(
+        self, model: ContinuousModel, loss: str, teacher: Teacher | None, precision: str, device: torch.device
+    ):
         super().__init__()
-        self.model = model
+        self.model, self.distance = model, LOSSES[loss]
         self.teacher, self.precision, self.device = teacher, precision, device
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         where = batch["coord"], batch["cell"]
         with autocast(self.device, self.precision):
             colors = self.model(batch["image"], *where)
-        loss = l1_loss(colors, batch["target"])
+        loss = self.distance(colors, batch["target"])
         if self.teacher is None:
             return loss
         patches = batch.get("unlabelled", batch["image"])
         with autocast(self.device, self.precision):
             taught = self.teacher.colors(patches, *where)
             learned = self.model(patches, *where) if "unlabelled" in batch else colors
-        return torch.lerp(loss, l1_loss(learned, taught), self.teacher.weight)
+        return torch.lerp(loss, self.distance(learned, taught), self.teacher.weight)
 
 
 class Optimization:
@@ -70,7 +80,7 @@ class Optimization:
         self.optimizer = _optimizer(self.model, spec.optimizer)
         self.teacher = load_teacher(spec.teacher, model.channels, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self._lesson: nn.Module = Lesson(self.model, self.teacher, precision, device)
+        self._lesson: nn.Module = Lesson(self.model, spec.loss, self.teacher, precision, device)
         if processes.size > 1:
             # Gradients are summed in the order of the parameters, always: torch would otherwise change that order after
             # the first step of a process, and a run that was interrupted would end with other weights.

@@ -189,7 +189,7 @@ class Trainer:
         at.epoch, at.batch = at.epoch + 1, 0
 
     def step(self, batch: Mapping[str, Any]) -> float:
-        """One optimizer step; returns the loss: the mean absolute error of colors, in the network's [-1, 1] space.
+        """One optimizer step; returns the loss: ``train.loss`` of colors, in the network's [-1, 1] space.
 
         ``batch`` has ``image``, ``coord``, ``cell`` and ``target`` as in ``batches``; other entries are ignored. The
         learning rate is that of ``train.schedule`` at ``progress.step``. With "fp16", a step whose gradients are not

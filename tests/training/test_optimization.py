@@ -49,6 +49,17 @@ def test_gradients_are_those_of_the_whole_batch(path, registry, sizes, monkeypat
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "loss, plain",
+    [("l1", lambda a, b: (2 * a - 2 * b).abs().mean()), ("l2", lambda a, b: (2 * a - 2 * b).square().mean())],
+)
+def test_the_loss_is_a_mean_over_all_colors(path, registry, loss, plain):
+    trainer = Trainer.from_experiment(load_experiment(path, registry, overrides=[f"train.loss={loss}"]))
+    batch = next(trainer.batches())
+    colors = trainer.model(batch["image"], batch["coord"], batch["cell"])
+    assert trainer.step(batch) == pytest.approx(plain(colors, batch["target"]).item(), rel=1e-5)
+
+
 def test_layers_that_mix_images_keep_the_whole_batch(path, registry, sizes, monkeypatch):
     monkeypatch.setattr(optimization, "PART_QUERIES", 1)
     trainer = Trainer.from_experiment(load_experiment(path, registry))
