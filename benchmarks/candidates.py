@@ -3,9 +3,9 @@
     python benchmarks/candidates.py PHOTOGRAPHS SET5 [--minutes 4] [--only NAME ...] [--threads 2]
 
 PHOTOGRAPHS is a folder of training images, SET5 one with x2/HR, x2/LR and so on. Every model has as many steps as fit
-into the time, counted from the time of its own steps, with the settings of experiments/clean.toml. PSNR is that of the
-protocol 'benchmark'. The cost is that of a 640 x 360 picture at x4, divided by its pixels. The models run one after the
-other.
+into the time, counted from the time of its own steps, with the settings of experiments/clean_first.toml. PSNR is that
+of the protocol 'benchmark'. The cost is that of a 640 x 360 picture at x4, divided by its pixels. The models run one
+after the other.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 import liif_core
 from liif_core import Trainer, UserError
 
-CLEAN = Path(__file__).parents[1] / "experiments" / "clean.toml"
+CLEAN = Path(__file__).parents[1] / "experiments" / "clean_first.toml"
 BATCHES_TIMED = 12
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/ship.py NAME CHECKPOINT SET5 [--jpeg 40 75]
 
-CHECKPOINT is the result of experiments/NAME.toml. Its branches are folded, paths of this machine are replaced by those
-of the experiment file, and PSNR on Set5 (a folder with x2/HR, x2/LR and so on) is measured with what was written. The
-other fields of the card are kept.
+CHECKPOINT is the result of experiments/NAME.toml. Its branches are folded, and paths of this machine, of images and of
+the weights that it began with, are replaced by those of the experiment file. PSNR on Set5 (a folder with x2/HR, x2/LR
+and so on) is measured with what was written. The other fields of the card are kept.
 """
 
 import argparse
@@ -31,15 +31,16 @@ def shipped(checkpoint: liif_core.Checkpoint, name: str) -> liif_core.Checkpoint
     if not checkpoint.experiment["model"]["encoder"].get("folded"):
         checkpoint = fold(checkpoint)
     kept: dict[str, Any] = {key: checkpoint.experiment[key] for key in ("name", "model", "data", "train")}
-    return evolve(checkpoint, experiment={**kept, "data": {**kept["data"], "images": images(name)}})
+    for table, key in (("data", "images"), ("train", "start_from")):
+        if key in kept[table]:
+            kept[table] = {**kept[table], key: as_written(name, table, key)}
+    return evolve(checkpoint, experiment=kept)
 
 
-def images(name: str) -> dict[str, Any]:
-    """The source of images that the experiment file names."""
-    return {
-        key: str(value)
-        for key, value in read_experiment_file(EXPERIMENTS / f"{name}.toml").base["data"]["images"].items()
-    }
+def as_written(name: str, table: str, key: str) -> dict[str, Any]:
+    """What the experiment file says, with relative paths as they are in it."""
+    found = read_experiment_file(EXPERIMENTS / f"{name}.toml").base[table][key]
+    return {key: str(value) if isinstance(value, str) else value for key, value in found.items()}
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ from PIL import Image
 import liif_core
 import liif_zoo.trained
 from liif_core.cli import liif
+from liif_core.experiment.schema import Experiment
 from liif_core.experiment.toml_file import to_builtin
+from liif_core.experiment.validation import structure
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PACKS = {model.name: model for model in liif_zoo.trained.liif_model_packs()}
@@ -37,10 +39,15 @@ def test_they_fit_into_4_megabytes():
 
 
 def test_a_file_is_what_its_experiment_makes(name, registry):
-    found = liif_core.load_checkpoint(PACKS[name].file).experiment
+    written = liif_core.load_checkpoint(PACKS[name].file).experiment
+    found = to_builtin(structure(Experiment, written, registry, ""))  # with options that came later at their defaults
     expected = to_builtin(liif_core.load_experiment(EXPERIMENTS / f"{name}.toml", registry))
-    assert found["data"].pop("images") == {"source": "folder", "path": "../data/photographs"}
-    del expected["data"]["images"]  # with the path of this machine
+    assert written["data"]["images"] == {"source": "folder", "path": "../data/photographs"}
+    del found["data"]["images"], expected["data"]["images"]  # with the path of this machine
+    for experiment in (found, expected):
+        given = experiment["train"].get("start_from", {})
+        if "checkpoint" in given:
+            given["checkpoint"] = Path(given["checkpoint"]).parts[-4:]
     for table in ("model", "data", "train"):
         assert found[table] == expected[table], table
 
@@ -94,7 +101,7 @@ def test_a_photograph_is_clearly_better_than_by_bicubic_interpolation(models, sc
             gains[name].append(psnr(model.upscale(low, width=true.width, height=true.height), true, scale) - reference)
     clean, photo = (np.mean(gains[name]) for name in NAMES)
     if quality is None:
-        assert clean > 1.0 and photo > clean - 0.4
+        assert clean > 1.0 and photo > clean - 0.5
     else:
         assert photo > 0.15 and photo > clean + 0.3
 
