@@ -1,5 +1,6 @@
 """Several processes of one job, forked from the tests' own: quicker than torchrun, which ``test_torchrun`` starts."""
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -49,6 +50,7 @@ def job(size: int, work: Callable[[Processes], Any], seconds: float = 120) -> li
 
 
 def _run(rank: int, size: int, port: int, work: Callable[[Processes], Any], end: Any) -> None:
+    faulthandler.dump_traceback_later(60)  # where it waits, if it does not end
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     os.environ |= dict(zip(names, map(str, (rank, size, rank, size, "127.0.0.1", port))))
