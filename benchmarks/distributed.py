@@ -27,35 +27,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from train_step import batch_of
+from train_step import batch_of, made, timed
 
-import liif_core
 from liif_core.data.sources import open_images
 from liif_core.distributed import Processes, joined
-from liif_core.experiment.schema import FolderSource, TrainSpec
-from liif_core.training.optimization import Optimization
-
-
-def training(processes: Processes) -> Optimization:
-    torch.manual_seed(0)
-    model = liif_core.compose(
-        encoder={"use": "edsr"},
-        features={"use": "unfold"},
-        sampling={"use": "local-ensemble"},
-        conditioning=[{"use": "coordinate"}, {"use": "cell"}],
-        decoder={"use": "mlp"},
-    )
-    return Optimization(model, TrainSpec(epochs=1), "float32", torch.device("cpu"), processes)
-
-
-def seconds(work: Any) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+from liif_core.experiment.schema import FolderSource
 
 
 def measure(processes: Processes, batch: int, steps: int) -> dict[str, float]:
-    optimization = training(processes)
+    optimization = made("mlp", processes)
     whole = batch_of(batch)
     own = processes.share(batch)
     part: dict[str, Any] = {name: value[own.start : own.stop] for name, value in whole.items()}
@@ -73,10 +53,10 @@ def measure(processes: Processes, batch: int, steps: int) -> dict[str, float]:
     for _ in range(steps):
         for exchange in (True, False):
             processes.wait()
-            times[exchange].append(seconds(partial(step, exchange)))
+            times[exchange].append(timed(partial(step, exchange))[0])
     count = sum(parameter.numel() for parameter in optimization.model.parameters())
     numbers = torch.zeros(count)
-    reduce = [seconds(lambda: dist.all_reduce(numbers)) for _ in range(steps)] if processes.size > 1 else [0.0]
+    reduce = [timed(lambda: dist.all_reduce(numbers))[0] for _ in range(steps)] if processes.size > 1 else [0.0]
     medians = {exchange: statistics.median(found) for exchange, found in times.items()}
     return {
         "step": medians[True],

@@ -40,7 +40,7 @@ def shipped(checkpoint: liif_core.Checkpoint, name: str) -> liif_core.Checkpoint
 def as_written(name: str, table: str, key: str) -> dict[str, Any]:
     """What the experiment file says, with relative paths as they are in it."""
     found = read_experiment_file(EXPERIMENTS / f"{name}.toml").base[table][key]
-    return {key: str(value) if isinstance(value, str) else value for key, value in found.items()}
+    return {name: str(value) if isinstance(value, str) else value for name, value in found.items()}
 
 
 def main() -> None:

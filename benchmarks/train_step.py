@@ -25,6 +25,7 @@ from formulas import RESIDUAL, plain_forward
 from memory import resident
 
 import liif_core
+from liif_core.distributed import ALONE, Processes
 from liif_core.experiment.schema import TrainSpec
 from liif_core.model.flops import counter
 from liif_core.training.optimization import Optimization, l1_loss
@@ -34,7 +35,7 @@ PATCH, QUERIES = 48, 2304
 Batch = dict[str, torch.Tensor]
 
 
-def made(name: str) -> Optimization:
+def made(name: str, processes: Processes = ALONE) -> Optimization:
     torch.manual_seed(0)
     model = liif_core.compose(
         encoder={"use": "edsr"},
@@ -44,7 +45,7 @@ def made(name: str) -> Optimization:
         decoder={"use": name},
         residual="bilinear" if name in RESIDUAL else "none",
     )
-    return Optimization(model, TrainSpec(epochs=1), "float32", torch.device("cpu"))
+    return Optimization(model, TrainSpec(epochs=1), "float32", torch.device("cpu"), processes)
 
 
 def batch_of(count: int) -> Batch:

@@ -4,6 +4,7 @@ Without torchrun a job is one process, and nothing here costs anything. What the
 goes over gloo, so that a GPU does not wait for it.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -177,12 +178,12 @@ def started_by_torchrun() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
-    """Join the job that this process belongs to, for the body. Alone, that does nothing.
+def joined(several: bool = True) -> Iterator[Processes]:
+    """Join the job that this process belongs to, for the body. Alone, and without ``several``, that does nothing.
 
     An error of this process alone gets its name. Where the job is interrupted, only the first process says so.
     """
-    mine = processes_of_job()
+    mine = processes_of_job() if several else ALONE
     if mine.size == 1:
         yield mine
         return
@@ -201,6 +202,7 @@ def joined() -> Iterator[Processes]:
         ) from None
     try:
         yield mine
+        mine.wait()  # torchrun would end the others where one that leaves early fails
     except UserError as error:
         _tell_torchrun(error)
         if not error.problems or (mine.first and not isinstance(error, ProcessLost)):
@@ -210,6 +212,7 @@ def joined() -> Iterator[Processes]:
         if mine.first:
             raise
         raise SystemExit(_INTERRUPTED) from None
+    gc.collect()  # a DistributedDataParallel that is there still may abort the process when it ends (PyTorch 2.13)
     with suppress(RuntimeError):
         dist.destroy_process_group()
 

@@ -2,14 +2,14 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from liif_core.cli.json_file import json_writer
 from liif_core.cli.processes import device_of_process
 from liif_core.cli.upscale_places import json_problems
 from liif_core.data.sources import open_images
-from liif_core.distributed import ALONE, Processes, joined, started_by_torchrun
+from liif_core.distributed import joined, started_by_torchrun
 from liif_core.errors import UserError, did_you_mean
 from liif_core.evaluation.evaluate import check_set, evaluate_set
 from liif_core.evaluation.report import Score, results_json, scores_table
@@ -37,14 +37,7 @@ def evaluate_checkpoint(
     say: Callable[[str], None],
 ) -> None:
     """Measure, print the table, and write the JSON if asked; if interrupted, with the scales that are done."""
-    problems = []
-    wanted = []
-    for text in scales:
-        try:
-            wanted.append(Scale.parse(text))
-            OutputSize.of(wanted[-1])
-        except ValueError as error:
-            problems.append(f"--scale {text[:60]}: {str(error).removeprefix('scale: ')}")
+    wanted, problems = _parsed(scales)
     if lr is not None and len(scales) > 1:
         problems.append("--lr: goes with a single --scale; run once for each scale")
     if protocol not in PROTOCOLS:
@@ -56,53 +49,48 @@ def evaluate_checkpoint(
         problems += json_problems(json_path, [], {str(read): read for read in (checkpoint, hr, lr) if read is not None})
     if problems:
         raise UserError(*problems)
-    with joined() if started_by_torchrun() else nullcontext(ALONE) as processes:
-        _evaluate(
-            checkpoint, hr, lr, list(dict.fromkeys(wanted)), protocol, json_path, ssim, precision, device, quiet, say,
-            processes,
-        )  # fmt: skip
-
-
-def _evaluate(
-    checkpoint: Path,
-    hr: Path,
-    lr: Path | None,
-    wanted: list[Scale],
-    protocol: str,
-    json_path: Path | None,
-    ssim: bool,
-    precision: str,
-    device: str | None,
-    quiet: bool,
-    say: Callable[[str], None],
-    processes: Processes,
-) -> None:
-    write_json = None if json_path is None or not processes.first else json_writer(json_path)
-    target = processes.each(lambda: device_of_process(device or "auto", processes))
-    autocast(target, precision)  # refuses half precision that the device lacks before anything is read
-    registry = discover()
-    loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
-    model = model_of(loaded, registry, str(checkpoint)).to(target).eval()
-    source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
-    images = open_images(source, channels=model.channels)
-    check_set(images, hr.name, model.channels, wanted, protocol, ssim)
-    scores: list[Score] = []
-    try:
-        for scale in wanted:
-            scores += evaluate_set(
-                model, images, hr.name, [scale], protocol,
-                device=target, precision=precision, ssim=ssim, progress=not quiet, processes=processes,
-            )  # fmt: skip
-    except BaseException:
+    with joined(started_by_torchrun()) as processes:
+        write_json = None if json_path is None or not processes.first else json_writer(json_path)
+        target = processes.each(lambda: device_of_process(device or "auto", processes))
+        autocast(target, precision)  # refuses half precision that the device lacks before anything is read
+        registry = discover()
+        loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
+        model = model_of(loaded, registry, str(checkpoint)).to(target).eval()
+        source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
+        images = open_images(source, channels=model.channels)
+        check_set(images, hr.name, model.channels, wanted, protocol, ssim)
+        scores: list[Score] = []
+        try:
+            for scale in wanted:
+                scores += evaluate_set(
+                    model, images, hr.name, [scale], protocol,
+                    device=target, precision=precision, ssim=ssim, progress=not quiet, processes=processes,
+                )  # fmt: skip
+        except BaseException:
+            if write_json is not None:
+                with suppress(UserError):  # the reason to stop is more important
+                    write_json(results_json(scores, interrupted=True))
+            raise
+        if not processes.first:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OtherVersion)  # model_of has warned
+            spec = spec_of(loaded, registry, str(checkpoint))
+        say(scores_table(scores, short_description(spec)))
         if write_json is not None:
-            with suppress(UserError):  # the reason to stop is more important
-                write_json(results_json(scores, interrupted=True))
-        raise
-    if not processes.first:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OtherVersion)  # model_of has warned
-        spec = spec_of(loaded, registry, str(checkpoint))
-    say(scores_table(scores, short_description(spec)))
-    if write_json is not None:
-        write_json(results_json(scores))
+            write_json(results_json(scores))
+
+
+def _parsed(scales: tuple[str, ...]) -> tuple[list[Scale], list[str]]:
+    """Different scales, in their order, and what is wrong with others."""
+    wanted: dict[Scale, None] = {}
+    problems = []
+    for text in scales:
+        try:
+            scale = Scale.parse(text)
+            OutputSize.of(scale)
+        except ValueError as error:
+            problems.append(f"--scale {text[:60]}: {str(error).removeprefix('scale: ')}")
+        else:
+            wanted[scale] = None
+    return list(wanted), problems

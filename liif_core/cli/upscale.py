@@ -34,7 +34,7 @@ from liif_core.cli.upscale_request import (
 )  # fmt: skip
 from liif_core.cli.upscale_several import render_all
 from liif_core.cli.upscale_streams import StandIns, read_standard_input, to_standard_output
-from liif_core.distributed import ALONE, Processes, joined, started_by_torchrun
+from liif_core.distributed import Processes, joined, started_by_torchrun
 from liif_core.errors import UserError, one_line
 from liif_core.images import WRITABLE, Encoding, several
 from liif_core.model.continuous import ContinuousModel
@@ -92,7 +92,7 @@ def upscale(
     holder: AbstractContextManager[str] = nullcontext("")
     if to_stdout or any(map(is_standard_input, inputs)):
         holder = tempfile.TemporaryDirectory(prefix="liif-")
-    with joined() if together else nullcontext(ALONE) as processes, holder as folder:
+    with joined(together) as processes, holder as folder:
         if together and (to_stdout or any(map(is_standard_input, inputs))):
             problems.append("-: several processes cannot share standard input or output; name files")
         stand_ins = StandIns(Path(folder, "stdin"), Path(folder, f"stdout.{format or 'png'}"))

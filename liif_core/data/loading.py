@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from liif_core.data.crops import CropDataset
+from liif_core.distributed import ALONE, Processes
 from liif_core.errors import UserError
 from liif_core.model.device import moved
 
@@ -40,20 +41,20 @@ def batches(
     first: int = 0,
     workers: int = 0,
     device: torch.device | None = None,
-    process: tuple[int, int] = (0, 1),
+    processes: Processes = ALONE,
 ) -> Generator[dict[str, Any], None, None]:
     """The batches of an epoch, from number ``first`` on, on ``device``: samples stacked, ``index`` (B,) int64.
 
     The order is a permutation determined by (seed, epoch); batches before ``first`` are not loaded. ``workers``
     processes load ahead; with 0, this process loads. Closing the iterator ends them.
 
-    ``process`` = (k, n): only the k-th, from 0, of n parts of each batch, with a number ``share``: how much of the
-    batch it is. Where a batch has fewer than n samples, some parts are its first sample, with share 0.
+    Of several ``processes``, each loads only its part of each batch, with a number ``share``: how much of the batch it
+    is. Where a batch has fewer samples than there are processes, some parts are its first sample, with share 0.
     """
     # Four numbers, the last not 0, give a stream that no sample has: numpy pads with zeros.
     order = np.random.default_rng([dataset.seed, epoch, 0, 1]).permutation(len(dataset)).tolist()
     wholes = [order[at : at + batch] for at in range(first * batch, len(order), batch)]
-    own = [_part(whole, *process) for whole in wholes]
+    own = [[whole[i] for i in processes.share(len(whole))] for whole in wholes]
     parts = _Parts(dataset, epoch, [part or whole[:1] for part, whole in zip(own, wholes)])
     cuda = device is not None and device.type == "cuda"
     if workers == 0 or len(parts) == 0:
@@ -75,13 +76,9 @@ def batches(
                 raise samples
             if device is not None:
                 samples = {name: _sent(value, device) for name, value in samples.items()}
-            yield samples if process[1] == 1 else {**samples, "share": len(part) / len(whole)}
+            yield samples if processes.size == 1 else {**samples, "share": len(part) / len(whole)}
     finally:
         del loaded  # this ends its workers
-
-
-def _part(samples: list[int], k: int, n: int) -> list[int]:
-    return samples[len(samples) * k // n : len(samples) * (k + 1) // n]
 
 
 def _loaded(loader: "DataLoader[Any]", workers: int) -> Iterator[dict[str, Any] | UserError]:

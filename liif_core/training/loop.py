@@ -37,11 +37,10 @@ def train(trainer: "Trainer", folder: Path, resume: bool) -> None:
             trainer.save_weights("best")
 
 
-def resume_together(trainer: "Trainer") -> bool:
+def resume_together(trainer: "Trainer") -> None:
     """``Trainer.resume`` on all processes. Raises UserError, too, where they do not find the same state."""
-    (found, *_) = trainer.processes.together(trainer.resume)
+    trainer.processes.each(trainer.resume)
     trainer.processes.agree({f"steps of the run in {trainer.folder}": trainer.progress.step})
-    return found
 
 
 def _epoch(trainer: "Trainer", log: TrainingLog | None, stop: StopRequest, bar: Shown) -> None:

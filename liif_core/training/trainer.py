@@ -176,10 +176,8 @@ class Trainer:
         Of several processes each gets its own part, B then is the size of that, and ``share``, a number, says how much
         of the whole batch it is: 0 where there are fewer samples than processes, and the part only stands in for one.
         """
-        at, spec, team = self.progress, self.spec, self.processes
-        stream = batches(
-            self.dataset, spec.batch_size, at.epoch, at.batch, spec.workers, self.device, (team.rank, team.size)
-        )
+        at, spec = self.progress, self.spec
+        stream = batches(self.dataset, spec.batch_size, at.epoch, at.batch, spec.workers, self.device, self.processes)
         try:
             for batch in stream:
                 at.batch += 1

@@ -13,7 +13,7 @@ from liif_core import UserError, build_model, load_experiment
 from liif_core.data.crops import CropDataset
 from liif_core.data.loading import batches
 from liif_core.data.sources import open_images
-from liif_core.distributed import ALONE
+from liif_core.distributed import ALONE, Processes
 from liif_core.errors import Interrupted
 from liif_core.evaluation.evaluate import evaluate_set
 from liif_core.sizes import Scale
@@ -95,7 +95,7 @@ def test_the_samples_are_those_of_one_process(folder, registry, workers):
     whole = list(batches(dataset, 5, epoch=1))
     for k, batch in enumerate(whole):
         assert "share" not in batch
-        parts = [list(batches(dataset, 5, 1, workers=workers, process=(rank, 4)))[k] for rank in range(4)]
+        parts = [list(batches(dataset, 5, 1, workers=workers, processes=Processes(rank, 4)))[k] for rank in range(4)]
         assert [part["share"] * len(batch["index"]) for part in parts] == [
             len(part["index"]) if part["share"] else 0 for part in parts
         ]
