@@ -26,6 +26,15 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def one_thread():
+    """As each process has that torchrun starts here: with more, sums are rounded otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def command(processes, *arguments, module="liif_core.cli.run", options=()):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return [*torchrun, *options, "-m", module, *arguments]
@@ -52,7 +61,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_from_beginning_to_end(folder):
+def test_a_run_from_beginning_to_end(folder, one_thread):
     code, output = finished(folder, *command(2, "tiny.toml", "--out", "whole"))
     assert code == 0, output
     assert "3,259 parameters, on 2 processes, cpu; results go to whole" in output
@@ -137,7 +146,7 @@ def test_files_are_shared_with_one_summary(folder):
     assert sorted(path.name for path in (folder / "large").iterdir()) == names[1:]
 
 
-def test_an_evaluation_is_shared(folder):
+def test_an_evaluation_is_shared(folder, one_thread):
     arguments = ["evaluate", "clean", "--hr", "images", "--scale", "2", "--scale", "3", "--protocol", "rgb"]
     code, output = finished(folder, *command(2, *arguments, "--json", "scores.json", module="liif_core"))
     assert code == 0 and output.count("| images (4 images)") == 1, output
@@ -146,3 +155,10 @@ def test_an_evaluation_is_shared(folder):
     assert [score["scale"] for score in found] == [2, 3]
     for score, alone in zip(found, expected):
         assert score["images"] == pytest.approx(alone.images, abs=1e-9)
+
+
+def test_what_is_wrong_with_an_evaluation_is_said_once(folder):
+    code, output = finished(
+        folder, *command(2, "evaluate", "no.pth", "--hr", "images", "--scale", "2", module="liif_core")
+    )
+    assert code == 1 and output.count("error: no.pth: cannot be read") == 1 and "error: rank" not in output, output

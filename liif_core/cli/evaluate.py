@@ -5,22 +5,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from liif_core.cli.json_file import json_writer
 from liif_core.cli.processes import device_of_process
 from liif_core.cli.upscale_places import json_problems
-from liif_core.data.sources import open_images
+from liif_core.data.sources import ImageSet, open_images
 from liif_core.distributed import joined, started_by_torchrun
 from liif_core.errors import UserError, did_you_mean
 from liif_core.evaluation.evaluate import check_set, evaluate_set
 from liif_core.evaluation.report import Score, results_json, scores_table
 from liif_core.experiment.description import short_description
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
+from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, precision_problems
 from liif_core.models.loading import checkpoint_path
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.discovery import discover
 from liif_core.sizes import OutputSize, Scale
-from liif_core.training.checkpoint import OtherVersion, load_checkpoint, model_of, spec_of
+from liif_core.training.checkpoint import Checkpoint, OtherVersion, load_checkpoint, model_of, spec_of
 
 
 def evaluate_checkpoint(
@@ -51,14 +54,19 @@ def evaluate_checkpoint(
         raise UserError(*problems)
     with joined(started_by_torchrun()) as processes:
         write_json = None if json_path is None or not processes.first else json_writer(json_path)
-        target = processes.each(lambda: device_of_process(device or "auto", processes))
-        autocast(target, precision)  # refuses half precision that the device lacks before anything is read
         registry = discover()
-        loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
-        model = model_of(loaded, registry, str(checkpoint)).to(target).eval()
-        source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
-        images = open_images(source, channels=model.channels)
-        check_set(images, hr.name, model.channels, wanted, protocol, ssim)
+
+        def opened() -> tuple[torch.device, Checkpoint, ContinuousModel, ImageSet]:
+            target = device_of_process(device or "auto", processes)
+            autocast(target, precision)  # refuses half precision that the device lacks before anything is read
+            loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
+            model = model_of(loaded, registry, str(checkpoint)).to(target).eval()
+            source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
+            images = open_images(source, channels=model.channels)
+            check_set(images, hr.name, model.channels, wanted, protocol, ssim)
+            return target, loaded, model, images
+
+        target, loaded, model, images = processes.each(opened)
         scores: list[Score] = []
         try:
             for scale in wanted:
