@@ -66,7 +66,7 @@ def test_a_run_from_beginning_to_end(folder, one_thread):
     assert code == 0, output
     assert "3,259 parameters, on 2 processes, cpu; results go to whole" in output
     assert output.count("written: whole/report.md") == output.count("epoch 2: validation") == 1
-    assert "find_unused_parameters" not in output and "Traceback" not in output
+    assert "find_unused_parameters" not in output  # the warning of DistributedDataParallel
     report = json.loads((folder / "whole" / "report.json").read_text())
     model = load(folder / "whole" / "checkpoints" / "best.safetensors")
     (alone,) = evaluate(model, sorted((folder / "images").iterdir())[:2], 2, "rgb")

@@ -134,9 +134,9 @@ class TrainSpec:
 
     epochs: int = option("Number of training epochs.", check=and_(ge(1), le(10**9)))
     batch_size: int = option("Number of crops in each optimizer step.", 16, check=and_(ge(1), le(10**6)))
-    loss: Literal["l1", "l2"] = option(
-        "Distance between colors that is minimized: 'l1', the mean absolute error, or 'l2', the mean squared error, "
-        "which PSNR measures.",
+    loss: Literal["l1", "l2", "psnr"] = option(
+        "Distance between colors that is minimized: 'l1', the mean absolute error; 'l2', the mean squared error; or "
+        "'psnr', minus the mean of the PSNR of each crop, in dB, in which each crop has the same weight.",
         "l1",
     )
     optimizer: Optimizer = option("The optimizer.", Optimizer())

@@ -36,7 +36,16 @@ def l2_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return 4 * F.mse_loss(prediction, target)
 
 
-LOSSES = {"l1": l1_loss, "l2": l2_loss}  # by ``train.loss``
+def psnr_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Minus the peak signal-to-noise ratio of each image's colors, (B, Q, C) in [0, 1], in dB; the mean over images.
+
+    An error far below the rounding to 8 bits (60 dB) counts no more: flat images would otherwise have large gradients.
+    """
+    errors = (prediction - target).square().flatten(1).mean(1)
+    return 10 * torch.log10(errors + 1e-6).mean()
+
+
+LOSSES = {"l1": l1_loss, "l2": l2_loss, "psnr": psnr_loss}  # by ``train.loss``
 
 
 class Lesson(nn.Module):
