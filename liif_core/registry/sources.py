@@ -4,6 +4,7 @@ Only ``PluginSource.load`` imports a plugin. Reasons not to import one, such as 
 distribution declares, are in ``PluginSource.refusal``.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -96,11 +97,12 @@ def _installed() -> list[PluginSource]:
     by_name: dict[tuple[str, str], dict[Origin, tuple[str, PluginSource]]] = {}
     offered = importlib.metadata.entry_points()
     groups = [group for group in offered.groups if group == GROUP or group.startswith(f"{GROUP}.")]
+    read = functools.cache(_read)  # of all plugins of a distribution at once: parsing takes milliseconds
     for entry in (entry for group in groups for entry in offered.select(group=group)):
-        name, version = (entry.dist.name, entry.dist.version) if entry.dist else (None, None)
-        origin = Origin(f"{entry.name} = {entry.value}", name or "unknown", version or "?")  # metadata may be lost
+        name, version, unfit = read(entry.dist)
+        origin = Origin(f"{entry.name} = {entry.value}", name, version)
         refusal, details = _mismatch(entry.group)
-        refusal = refusal or (_unfit(entry.dist.requires or []) if entry.dist else "")
+        refusal = refusal or unfit
         source = PluginSource(origin, entry.load, refusal, details=details)
         same = by_name.setdefault((origin.distribution, entry.name), {})
         if origin not in same or same[origin][1].refusal:  # one distribution may be found twice on the path
@@ -127,13 +129,24 @@ def _mismatch(group: str) -> tuple[str, tuple[str, ...]]:
     return reason, tuple(changes_after(version))
 
 
+def _read(distribution: importlib.metadata.Distribution | None) -> tuple[str, str, str]:
+    """A distribution's name, its version, and what is wrong with the version of liif-core that it requires."""
+    if distribution is None:
+        return "unknown", "?", ""
+    name = distribution.name or "unknown"  # its metadata may be lost
+    return name, distribution.version or "?", "" if name == OWN else _unfit(distribution.requires or [])
+
+
 def _unfit(requires: list[str]) -> str:
     """What is wrong with the version of liif-core that a distribution requires; nothing if it is this one."""
+    try:
+        own = importlib.metadata.version(OWN)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
     for text in requires:
         try:
             needed = Requirement(text)
-            own = importlib.metadata.version(OWN)
-        except (InvalidRequirement, importlib.metadata.PackageNotFoundError):  # which pip reports
+        except InvalidRequirement:  # which pip reports
             continue
         if _normal(needed.name) != OWN or (needed.marker and not needed.marker.evaluate({"extra": ""})):
             continue
