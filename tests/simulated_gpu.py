@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 WAITING = {  # operations whose result, or its size, the host reads
@@ -152,6 +151,17 @@ class _Event:
         self.gpu.finish(sum(id(entry) in mine for entry in self.gpu.copies))
 
 
+def _tensors(value: object) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dictionaries, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    return [tensor for part in value for tensor in _tensors(part)]
+
+
 class _Kernels(TorchDispatchMode):
     """Operations: their arguments must be on one device, and their results are there too."""
 
@@ -167,7 +177,7 @@ class _Kernels(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
         name = func.overloadpacket.__name__
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = _tensors((args, kwargs))
         here = [t in gpu.resident for t in tensors]
         if name == "copy_" and here[0] != here[1]:
             return self._across(args[0], args[1], (len(args) > 2 and args[2]) or kwargs.get("non_blocking", False))
@@ -185,9 +195,9 @@ class _Kernels(TorchDispatchMode):
         known = {t.untyped_storage()._cdata for t in tensors}
         on_gpu = gpu.place if gpu.place is not None else any(here) or (not tensors and gpu.inherited)
         if on_gpu:
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in known:
-                    gpu.resident.add(leaf)
+            for tensor in _tensors(result):
+                if tensor.untyped_storage()._cdata not in known:
+                    gpu.resident.add(tensor)
         return result
 
     def _across(self, target: Tensor, source: Tensor, non_blocking: bool) -> Tensor:
@@ -235,7 +245,7 @@ class _Python(TorchFunctionMode):
         pin = kwargs.pop("pin_memory", False)
         device = kwargs.pop("device", None)
         place = None if device is None else torch.device(device).type == "cuda"
-        inherited = any(isinstance(leaf, Tensor) and leaf in gpu.resident for leaf in tree_leaves((args, kwargs)))
+        inherited = any(value in gpu.resident for value in _tensors((args, kwargs)))
         if name in FROM_PYTHON and (inherited if place is None else place):
             gpu.wait("copy to the GPU")
             made = self._called(lambda: func(*args, **kwargs), False, False)
