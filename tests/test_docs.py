@@ -249,11 +249,11 @@ def test_commands_run(line, place, request):
         request.getfixturevalue("liif_tiny")
     elif "paper" in line:
         arguments.append("--check")  # not the 3.5 GB
-    elif "clean.toml" in line or "photo.toml" in line:
-        begun = place / "runs" / "clean_first" / "checkpoints" / "best.safetensors"
-        begun.parent.mkdir(parents=True)
-        name = "clean" if "clean.toml" in line else "photo"
-        begun.symlink_to(liif_zoo.trained.FOLDER / f"{name}.safetensors")
+    elif any(f"experiments/{name}.toml" in line for name in ("clean_second", "clean", "photo")):
+        for before in ("clean_first", "clean_second", "clean"):
+            begun = place / "runs" / before / "checkpoints" / "best.safetensors"
+            begun.parent.mkdir(parents=True)
+            begun.symlink_to(liif_zoo.trained.FOLDER / "clean.safetensors")
     elif program == "liif-run" and "--check" not in arguments:
         request.getfixturevalue("my_encoder")
         arguments += [*QUICK, *QUICKER]
