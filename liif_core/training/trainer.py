@@ -264,7 +264,7 @@ class Trainer:
             raise damaged(path, f"its weights are not those of this experiment's model: {reason(error)}") from None
         self.progress, self._started = state["progress"], time.monotonic()
         before, now = state.get("processes", 1), self.processes.size
-        self.notes = [f"the run goes on with {now} processes, before {before}"] if before != now else []
+        self.notes = [f"number of processes: {now}, before {before}"] if before != now else []
         return True
 
     @cached_property

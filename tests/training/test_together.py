@@ -194,7 +194,7 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(folder, regi
 
     job(2, stopped)
     steps, _, notes, weights = whole_run(folder, registry, tmp_path, ALONE)
-    assert steps == 12 and notes == ["the run goes on with 1 processes, before 2"]
+    assert steps == 12 and notes == ["number of processes: 1, before 2"]
     expected = whole_run(folder, registry, tmp_path / "one", ALONE)[3]
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5 * value.abs().max().item() + 1e-8, msg=name)
