@@ -33,13 +33,16 @@ def lossy_format(path: str | Path) -> str:
 
 
 def _is_lossy_webp(file: BinaryIO) -> bool:
-    """Whether the first chunk of pixels is VP8, and not VP8L. Source: RFC 9649, section 2."""
+    """Whether the first chunk of pixels, also of an animation, is VP8 and not VP8L. Source: RFC 9649, section 2."""
     offset = 12
     for _ in range(_MOST_CHUNKS):
         file.seek(offset)
         head = file.read(8)
         if len(head) < 8 or head[:4] in (b"VP8 ", b"VP8L"):
             return head[:4] == b"VP8 "
+        if head[:4] == b"ANMF":  # a frame: its position, size and duration, and then chunks
+            offset += 8 + 16
+            continue
         length = int(struct.unpack("<I", head[4:])[0])
         offset += 8 + length + length % 2
     return False

@@ -39,6 +39,13 @@ def test_the_content_decides(tmp_path, name, mode, options, expected):
     assert lossy_format(tmp_path / name) == expected
 
 
+@pytest.mark.parametrize("lossless, expected", [(False, "lossy WebP"), (True, "")])
+def test_an_animation(tmp_path, lossless, expected):
+    frames = [PICTURE, PICTURE.rotate(90)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=lossless, exif=EXIF)
+    assert lossy_format(tmp_path / "a.webp") == expected
+
+
 def test_avif(tmp_path):
     if not features.check("avif"):
         pytest.skip("this Pillow does not write AVIF")
