@@ -201,6 +201,8 @@ def _unidentified(path: Path) -> str:
     name = kinds.unread(path) or (f"{other} files" if other else "")
     if name:
         return f"{name} are not read; convert it to PNG or TIFF first"
+    if not path.stat().st_size:
+        return "an empty file, such as an interrupted copy leaves; replace it with an intact copy"
     return "not an image, or broken in its header"
 
 

@@ -108,7 +108,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "an animated GIF (2 frames): only one frame at a time is read",
     ),
     "text.png": (lambda p: p.write_text("no image"), "not an image, or broken in its header"),
-    "empty.jpg": (lambda p: p.write_bytes(b""), "not an image, or broken in its header"),
+    "empty.jpg": (lambda p: p.write_bytes(b""), "an empty file, such as an interrupted copy leaves"),
     "cut.png": (lambda p: cut(put(p, pixels(90, 90))), "broken or cut off"),
     "cut.jpg": (lambda p: cut(put(p, pixels(90, 90))), "broken or cut off"),
     "cut.webp": (lambda p: cut(put(p, pixels(90, 90), lossless=True)), "broken or cut off"),
