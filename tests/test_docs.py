@@ -249,11 +249,11 @@ def test_commands_run(line, place, request):
         request.getfixturevalue("liif_tiny")
     elif "paper" in line:
         arguments.append("--check")  # not the 3.5 GB
-    elif any(f"experiments/{name}.toml" in line for name in ("clean_second", "clean", "photo")):
-        for before in ("clean_first", "clean_second", "clean"):
+    elif any(f"experiments/{name}.toml" in line for name in ("clean_second", "clean_third", "clean", "photo")):
+        for before in ("clean_first", "clean_second", "clean_third"):
             begun = place / "runs" / before / "checkpoints" / "best.safetensors"
             begun.parent.mkdir(parents=True)
-            begun.symlink_to(liif_zoo.trained.FOLDER / "clean.safetensors")
+            begun.symlink_to(liif_zoo.trained.FOLDER / "photo.safetensors")
     elif program == "liif-run" and "--check" not in arguments:
         request.getfixturevalue("my_encoder")
         arguments += [*QUICK, *QUICKER]
