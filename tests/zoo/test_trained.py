@@ -101,9 +101,9 @@ def test_a_photograph_is_clearly_better_than_by_bicubic_interpolation(models, sc
             gains[name].append(psnr(model.upscale(low, width=true.width, height=true.height), true, scale) - reference)
     clean, photo = (np.mean(gains[name]) for name in NAMES)
     if quality is None:
-        assert clean > 1.0 and photo > clean - 0.5
+        assert clean > 1.0 and photo > clean - 0.25
     else:
-        assert photo > 0.15 and photo > clean + 0.3
+        assert photo > 0.25 and photo > clean + 0.3, (photo, clean)
 
 
 def test_scale_1_keeps_an_image(models):
