@@ -45,6 +45,11 @@ DOCUMENTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
 QUICK = ["--set=train.epochs=1", "--set=data.repeat=1", "--set=evaluate=[]", "--set=validate.every=1", "--quiet"]
 QUICKER = ["--set=data.queries=16", "--set=train.batch_size=9", "--out=out"]
 COMMANDS = {"liif": liif, "liif-run": liif_run}
+BEFORE = {
+    "clean_second": "clean_first",
+    "clean": "clean_second",
+    "photo": "clean",
+}  # experiments that go on with others
 CHECKS = ["ruff check", "ruff format --check", "lint-imports", "mypy", "mkdocs build --strict"]
 
 
@@ -249,11 +254,10 @@ def test_commands_run(line, place, request):
         request.getfixturevalue("liif_tiny")
     elif "paper" in line:
         arguments.append("--check")  # not the 3.5 GB
-    elif any(f"experiments/{name}.toml" in line for name in ("clean_second", "clean", "photo")):
-        for before in ("clean_first", "clean_second", "clean"):
-            begun = place / "runs" / before / "checkpoints" / "best.safetensors"
-            begun.parent.mkdir(parents=True)
-            begun.symlink_to(liif_zoo.trained.FOLDER / "photo.safetensors")
+    elif before := [of for name, of in BEFORE.items() if f"experiments/{name}.toml" in line]:
+        begun = place / "runs" / before[0] / "checkpoints" / "best.safetensors"
+        begun.parent.mkdir(parents=True)
+        begun.symlink_to(liif_zoo.trained.FOLDER / "clean.safetensors")
     elif program == "liif-run" and "--check" not in arguments:
         request.getfixturevalue("my_encoder")
         arguments += [*QUICK, *QUICKER]

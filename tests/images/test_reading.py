@@ -307,7 +307,7 @@ REFUSED = {
     "float PPM": (b"Pf\n1 1\n-1.0\n" + bytes(4), "of mode F is not read"),
     "Targa": (saved(Image.fromarray(RGB), "TGA"), "not an image"),  # it has no signature, and the name is no help
     "text": (b"hello, world", "not an image"),
-    "empty": (b"", "not an image"),
+    "empty": (b"", "an empty file"),
     "half a header": (CASES["RGB"][0][:20], "broken or cut off"),
     "half a TIFF header": (CASES["RGB;16 tiff"][0][:6], "broken or cut off"),
     "half a PNG": (CASES["RGB"][0][:400], "broken or cut off"),
