@@ -33,7 +33,7 @@ MODELS = {
     },
     "rep, basis": {"encoder": REP, "sampling": {"use": "nearest"}, **BASIS},
     "rep, basis, local-ensemble": {"encoder": REP, "sampling": {"use": "local-ensemble"}, **BASIS},
-    "rep not folded, basis": {"encoder": {"use": "rep"}, "sampling": {"use": "nearest"}, **BASIS},
+    "rep not folded, basis": {"encoder": {"use": "rep", "folded": False}, "sampling": {"use": "nearest"}, **BASIS},
 }  # fmt: skip
 
 
