@@ -45,11 +45,6 @@ DOCUMENTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
 QUICK = ["--set=train.epochs=1", "--set=data.repeat=1", "--set=evaluate=[]", "--set=validate.every=1", "--quiet"]
 QUICKER = ["--set=data.queries=16", "--set=train.batch_size=9", "--out=out"]
 COMMANDS = {"liif": liif, "liif-run": liif_run}
-BEFORE = {
-    "clean_second": "clean_first",
-    "clean": "clean_second",
-    "photo": "clean",
-}  # experiments that go on with others
 CHECKS = ["ruff check", "ruff format --check", "lint-imports", "mypy", "mkdocs build --strict"]
 
 
@@ -221,6 +216,14 @@ def test_toml_is_accepted(title, text, place):
         assert resolve(read_experiment_file(place / "shown.toml"), discover(), profile).experiment
 
 
+def begins_with(file: str, place: Path) -> Path | None:
+    """The checkpoint that an experiment file of this project goes on with, if it does."""
+    if not file.startswith("experiments/") or not (ROOT / file).exists():
+        return None
+    start = read_experiment_file(ROOT / file).base["train"].get("start_from")
+    return None if start is None else place / str(start["checkpoint"]).removeprefix("../")
+
+
 @pytest.mark.parametrize("line", command_lines())
 def test_commands_run(line, place, request):
     if folder := re.fullmatch(r"pip install (plugins/\S+)", line):
@@ -254,8 +257,7 @@ def test_commands_run(line, place, request):
         request.getfixturevalue("liif_tiny")
     elif "paper" in line:
         arguments.append("--check")  # not the 3.5 GB
-    elif before := [of for name, of in BEFORE.items() if f"experiments/{name}.toml" in line]:
-        begun = place / "runs" / before[0] / "checkpoints" / "best.safetensors"
+    elif begun := begins_with(arguments[0], place):
         begun.parent.mkdir(parents=True)
         begun.symlink_to(liif_zoo.trained.FOLDER / "clean.safetensors")
     elif program == "liif-run" and "--check" not in arguments:
