@@ -180,7 +180,7 @@ def named(path: Path, max_pixels: int) -> Iterator[list[str]]:
     except PermissionError:
         raise UserError(f"{path}: cannot be read; check its permissions") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: {_unidentified(path)}; formats read: {', '.join(kinds.FORMATS)}") from None
+        raise UserError(f"{path}: {_unidentified(path)}") from None
     except MemoryError:
         raise UserError(f"{path}: not enough memory to decode it") from None
     except Exception as problem:
@@ -197,13 +197,14 @@ def named(path: Path, max_pixels: int) -> Iterator[list[str]]:
 
 def _unidentified(path: Path) -> str:
     """What is wrong with a file of none of the formats that are read."""
-    other = kinds.other_format(path)
-    name = kinds.unread(path) or (f"{other} files" if other else "")
-    if name:
-        return f"{name} are not read; convert it to PNG or TIFF first"
     if not path.stat().st_size:
         return "an empty file, such as an interrupted copy leaves; replace it with an intact copy"
-    return "not an image, or broken in its header"
+    other = kinds.other_format(path)
+    name = kinds.unread(path) or (f"{other} files" if other else "")
+    problem = (
+        f"{name} are not read; convert it to PNG or TIFF first" if name else "not an image, or broken in its header"
+    )
+    return f"{problem}; formats read: {', '.join(kinds.FORMATS)}"
 
 
 class _PillowLimit:

@@ -134,7 +134,7 @@ def _read(distribution: importlib.metadata.Distribution | None) -> tuple[str, st
     if distribution is None:
         return "unknown", "?", ""
     name = distribution.name or "unknown"  # its metadata may be lost
-    return name, distribution.version or "?", "" if name == OWN else _unfit(distribution.requires or [])
+    return name, distribution.version or "?", "" if _normal(name) == OWN else _unfit(distribution.requires or [])
 
 
 def _unfit(requires: list[str]) -> str:
