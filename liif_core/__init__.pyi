@@ -21,8 +21,10 @@ from .model.gathering import blend as blend
 from .model.gathering import gather as gather
 from .model.geometry import make_coord as make_coord
 from .model.geometry import to_pixel_samples as to_pixel_samples
+from .model.protocols import AlignedFeatures as AlignedFeatures
 from .model.protocols import AxisSites as AxisSites
 from .model.protocols import BlockDecoder as BlockDecoder
+from .model.protocols import ChunkingDecoder as ChunkingDecoder
 from .model.protocols import Conditioning as Conditioning
 from .model.protocols import Decoder as Decoder
 from .model.protocols import Encoder as Encoder
@@ -32,9 +34,10 @@ from .model.protocols import GridSampling as GridSampling
 from .model.protocols import Known as Known
 from .model.protocols import LatentField as LatentField
 from .model.protocols import Maps as Maps
-from .model.protocols import Query as Query
+from .model.protocols import ObjectiveDecoder as ObjectiveDecoder
 from .model.protocols import Sampling as Sampling
 from .model.protocols import Sites as Sites
+from .model.query import Query as Query
 from .model.tile_plan import TilePlan as TilePlan
 from .model.tile_plan import plan_tiles as plan_tiles
 from .model.tiling import render_bands as render_bands

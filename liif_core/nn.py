@@ -1,6 +1,7 @@
 """Building blocks for plugins: linear layers, convolutions, nearest codes, plane waves, and a check of conditions."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
@@ -36,12 +37,17 @@ def expect_conditions(given: Mapping[str, int], **expected: int) -> None:
         raise ValueError(f"conditions: expected {wanted}; {', '.join(wrong)}")
 
 
-def nearest_code(position: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+def nearest_code(position: Tensor, codes: int, ties: Literal["even", "away"] = "even") -> tuple[Tensor, Tensor]:
     """The latent code nearest to each position along one axis: its index, int64, and its own position.
 
     ``position`` holds coordinates in [-1, 1], float32; positions outside are clamped. ``codes`` is the number of codes
-    along the axis. A position exactly between two codes gets the one with the even index.
+    along the axis. A position exactly between two codes gets the one with the even index, or, with ``ties="away"``, the
+    one with the larger index.
     """
-    inside = position.clamp(-1 + _BORDER, 1 - _BORDER)
-    index = (((inside + 1) * codes - 1) / 2).round().clamp(0, codes - 1)
+    if ties == "away":
+        index = (position / 2 * codes + (codes - 1) / 2 + 0.5).floor()
+    else:
+        inside = position.clamp(-1 + _BORDER, 1 - _BORDER)
+        index = (((inside + 1) * codes - 1) / 2).round()
+    index = index.clamp(0, codes - 1)
     return index.long(), (-1 + 1 / codes) + (2 / codes) * index

@@ -13,7 +13,8 @@ from liif_core.cli.upscale_places import json_problems
 from liif_core.data.sources import ImageSet, open_images
 from liif_core.distributed import joined, started_by_torchrun
 from liif_core.errors import UserError, did_you_mean
-from liif_core.evaluation.evaluate import check_set, evaluate_set
+from liif_core.evaluation.checks import check_set
+from liif_core.evaluation.evaluate import evaluate_set
 from liif_core.evaluation.report import Score, results_json, scores_table
 from liif_core.experiment.description import short_description
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
@@ -63,7 +64,7 @@ def evaluate_checkpoint(
             model = model_of(loaded, registry, str(checkpoint)).to(target).eval()
             source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
             images = open_images(source, channels=model.channels)
-            check_set(images, hr.name, model.channels, wanted, protocol, ssim)
+            check_set(images, hr.name, model.channels, wanted, protocol, ssim, model)
             return target, loaded, model, images
 
         target, loaded, model, images = processes.each(opened)

@@ -64,7 +64,7 @@ def _checked(path: Path, profile: str | None, overrides: Iterable[str], out: Pat
     folder = there or Path("runs")
     model = fresh_model(experiment, lines.append, has_state(there, resume))
     check_space(folder, model, experiment.train)
-    lines += check_data(experiment)
+    lines += check_data(experiment, model)
     return "\n".join([resolved_toml(resolved), _described(model), *lines])
 
 
@@ -89,7 +89,7 @@ def _run(
     experiment, images = resolved.experiment, prepared.images
     for note in (*prepared.notes, *images.notes):
         say(note)
-    evaluated, skipped = processes.each(lambda: open_sets(experiment.evaluate, model.channels))
+    evaluated, skipped = processes.each(lambda: open_sets(experiment.evaluate, model.channels, model))
     for name, reason in skipped:
         say(f"skipping evaluation on {name}: {reason}")
     processes.agree({"sets to evaluate on": [spec.name for spec, _ in evaluated]})

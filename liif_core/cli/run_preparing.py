@@ -83,23 +83,25 @@ def prepare(
     processes.agree({**values, **versions(resolved.experiment)})
     there, model = processes.each(lambda: fresh(resolved))
     try:
-        images, validation = _open_data(resolved.experiment, processes)
+        images, validation = _open_data(resolved.experiment, model, processes)
     except MissingData as missing:
         if profile is not None or file.fallback is None or _names_images(overrides):
             raise
         resolved = _fall_back(file, registry, overrides, missing, say)
         notes.clear()
         there, model = processes.each(lambda: fresh(resolved))
-        images, validation = _open_data(resolved.experiment, processes)
+        images, validation = _open_data(resolved.experiment, model, processes)
     processes.agree({"the training images": images.fingerprint})
     return Prepared(resolved, registry, there, device, model, images, validation, notes)
 
 
-def _open_data(experiment: Experiment, processes: Processes) -> tuple[ImageSet, ImageSet | None]:
+def _open_data(
+    experiment: Experiment, model: ContinuousModel, processes: Processes
+) -> tuple[ImageSet, ImageSet | None]:
     """The images. Where they are decoded into a file, one process of each machine makes and checks it."""
     makes = experiment.data.cache is None or processes.local_rank == 0
-    opened = processes.each(lambda: open_data(experiment) if makes else None)
-    return processes.each(lambda: opened or open_data(experiment, check_cache=False))
+    opened = processes.each(lambda: open_data(experiment, model=model) if makes else None)
+    return processes.each(lambda: opened or open_data(experiment, check_cache=False, model=model))
 
 
 def has_state(folder: Path | None, resume: bool) -> bool:

@@ -27,7 +27,7 @@ from liif_core.images import (
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import device_of
 from liif_core.model.tile_plan import default_memory
-from liif_core.model.upscaler import PictureRenderer
+from liif_core.model.upscaler import PictureRenderer, check_scale
 from liif_core.sizes import OutputSize, Size
 
 CPU = torch.device("cpu")
@@ -102,6 +102,10 @@ def check_limits(job: Job, settings: Settings, model: ContinuousModel, opening: 
         settings.output.check(found.size)
     except ValueError as error:
         raise UserError(f"{job.source}: --{error}") from None
+    try:
+        check_scale(model, settings.output, found.size)
+    except ValueError as error:
+        raise UserError(f"{job.source}: {error}") from None
     size, channels = settings.output.for_image(found.size), found.channels + found.alpha
     target = check_output(job.target, size, channels, found.depth, pictures=pictures, **settings.how_to_write)
     if _on_cpu(model):

@@ -21,14 +21,13 @@ from liif_core.data.sources import ImageSet, MissingData, open_images
 from liif_core.distributed import ALONE, Processes
 from liif_core.errors import UserError
 from liif_core.evaluation import metrics
+from liif_core.evaluation.checks import check_set
 from liif_core.evaluation.report import Score, comparison_picture
 from liif_core.experiment.schema import EvaluationSet
 from liif_core.files import replacing
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, moved
 from liif_core.sizes import Scale, Size, low_resolution_size, scaled_size
-
-_SHOWN = 20  # problems of a dataset named one by one
 
 
 class NotWritten(UserWarning):
@@ -74,7 +73,7 @@ def evaluate_sets(
 
 
 def open_sets(
-    sets: Sequence[EvaluationSet], channels: int
+    sets: Sequence[EvaluationSet], channels: int, model: ContinuousModel | None = None
 ) -> tuple[list[tuple[EvaluationSet, ImageSet]], list[tuple[str, str]]]:
     """The sets whose images are on this machine, opened and checked, and the others as (name, reason).
 
@@ -88,7 +87,7 @@ def open_sets(
             if stems.count(stem) > 1:
                 raise UserError(f"evaluate: {spec.name!r}: each set needs a name of its own, in letters and digits")
             images = open_images(spec.images, channels=channels)
-            check_set(images, spec.name, channels, spec.scales, spec.protocol, spec.ssim)
+            check_set(images, spec.name, channels, spec.scales, spec.protocol, spec.ssim, model)
             opened.append((spec, images))
         except MissingData as missing:
             skipped.append((spec.name, "; ".join(missing.problems)))
@@ -133,7 +132,7 @@ def evaluate_set(
     """
     scales = list(dict.fromkeys(scales))
     picture_scale = picture_scale or _usual_scale(scales)
-    check_set(images, name, model.channels, scales, protocol, ssim)
+    check_set(images, name, model.channels, scales, protocol, ssim, model)
     model.eval()
     measuring = _Measuring(model, images, name, torch.device(device), precision, protocol, ssim, picture_scale)
     own = processes.share(len(images.names))
@@ -208,37 +207,6 @@ def _pairs(images: Images, i: int, scales: Sequence[Scale]) -> Iterator[tuple[Sc
         height, width = scaled_size(size, scale)
         target = image[:height, :width]
         yield scale, bicubic(target, size) if low is None else low, target, low is not None
-
-
-def check_set(images: Images, name: str, channels: int, scales: Sequence[Scale], protocol: str, ssim: bool) -> None:
-    """Raises UserError with a line for every image and scale that cannot be evaluated."""
-    if ssim:
-        metrics.need_ssim()
-    try:
-        metrics.check_protocol(protocol, channels)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
-    problems = []
-    for i, (image_name, size) in enumerate(zip(images.names, images.sizes)):
-        for scale in scales:
-            where = f"{name}: {image_name} at {scale}"
-            target = scaled_size(low_resolution_size(size, scale), scale)
-            if target[0] > size[0] or target[1] > size[1]:
-                problems.append(f"{where}: {size[0]} x {size[1]} pixels (height x width) are too few for that scale")
-                continue
-            try:
-                metrics.check_size(target, protocol, scale, ssim)
-            except ValueError as error:
-                problems.append(f"{where}: {error}")
-            if images.pair_scales and images.low_resolution(i, scale) is None:
-                rows, columns = low_resolution_size(size, scale)
-                problems.append(
-                    f"{where}: its LR image is of another scale (LR of {size[0]} x {size[1]} pixels would have "
-                    f"{rows} x {columns}); evaluate at the scale that it has, or leave out the LR images"
-                )
-    if problems:
-        more = len(problems) - _SHOWN
-        raise UserError(*problems[:_SHOWN], *([f"{name}: ... and {more} more problems"] if more > 0 else []))
 
 
 def _predict(model: ContinuousModel, low: Tensor, size: Size, precision: str, where: str) -> Tensor:

@@ -11,6 +11,7 @@ from liif_core.model.blame import component_of
 from liif_core.model.composed import ComposedModel
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import eval_mode
+from liif_core.model.geometry import cell_of, make_coord
 from liif_core.model.protocols import (
     Conditioning,
     Decoder,
@@ -86,8 +87,9 @@ def _composed(spec: CompositionSpec) -> ComposedModel:
             f'add [[model.conditioning]] use = "{missing[0]}"'
         )
     model = ComposedModel(
-        encoder, features, sampling, conditioning, decoder, channels=spec.channels, residual=spec.residual
-    )
+        encoder, features, sampling, conditioning, decoder, channels=spec.channels, residual=spec.residual,
+        input_mean=spec.input_mean or (0.5,), input_std=spec.input_std or (0.5,),
+    )  # fmt: skip
     parts = {name: getattr(spec, name) for name in ("encoder", "features", "sampling", "decoder")}
     parts |= {f"conditioning.{i}": choice for i, choice in enumerate(spec.conditioning)}
     model.component_names = {path: _where(choice) for path, choice in parts.items()}
@@ -106,8 +108,8 @@ def try_model(model: ContinuousModel) -> None:
         try:
             picture = model.encode(image)
             rendered = [
-                (picture.render((6, 5)), (1, model.channels, 6, 5)),
-                (picture.query(torch.zeros(1, 3, 2), torch.full((1, 1, 2), 0.4)), (1, 3, model.channels)),
+                (picture.render((8, 10)), (1, model.channels, 8, 10)),
+                (picture.query(make_coord((8, 10))[None, 40:43], cell_of((8, 10))), (1, 3, model.channels)),
             ]
             shapes = [(tuple(colors.shape), expected) for colors, expected in rendered]
         except UserError:

@@ -25,8 +25,8 @@ def compose(table: Mapping[str, Any] | None = None, /, **parts: Any) -> Continuo
             ``sampling`` and ``decoder`` are each a mapping with ``use`` and options, such as
             ``{"use": "edsr", "blocks": 4}``; a name, such as ``"unfold"``, for default options; or a module that keeps
             the contract of its kind. ``conditioning`` is a list of mappings or names, or a mapping of condition names
-            to modules, mappings or names. ``residual`` and ``channels`` are as in a ``[model]`` table. ``use`` is the
-            name of a model that is no composition, with its options instead of parts.
+            to modules, mappings or names. ``residual``, ``channels``, ``input_mean`` and ``input_std`` are as in a
+            ``[model]`` table. ``use`` is the name of a model that is no composition, with its options instead of parts.
 
     Raises TypeError or ValueError with one line for every mistake: an unknown component (with the nearest name), a
     missing part, a wrong option, parts that do not fit together.

@@ -108,6 +108,22 @@ class CompositionSpec:
         "The upsampled low-resolution image that is added to the output.", "none"
     )
     channels: int = option("Number of channels of the images: 1 for gray, 3 for RGB.", 3, check=_at_least_one)
+    input_mean: tuple[float, ...] | None = option(
+        "What is subtracted from images in [0, 1] before the encoder: a number for each channel, or one; without it, "
+        "0.5.",
+        None,
+    )
+    input_std: tuple[float, ...] | None = option(
+        "What images are divided by after that: a number for each channel, or one; without it, 0.5.", None
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("input_mean", "input_std"):
+            values = getattr(self, name)
+            if values is not None and len(values) not in (1, self.channels):
+                raise ValueError(f"{name}: expected one number or {self.channels}, got {len(values)}")
+        if self.input_std is not None and min(self.input_std) <= 0:
+            raise ValueError(f"input_std: expected numbers above 0, got {list(self.input_std)}")
 
 
 @frozen

@@ -134,10 +134,16 @@ class TrainSpec:
 
     epochs: int = option("Number of training epochs.", check=and_(ge(1), le(10**9)))
     batch_size: int = option("Number of crops in each optimizer step.", 16, check=and_(ge(1), le(10**6)))
-    loss: Literal["l1", "l2", "psnr"] = option(
-        "Distance between colors that is minimized: 'l1', the mean absolute error; 'l2', the mean squared error; or "
-        "'psnr', minus the mean of the PSNR of each crop, in dB, in which each crop has the same weight.",
+    loss: Literal["l1", "l2", "psnr", "none"] = option(
+        "Distance between colors that is minimized: 'l1', the mean absolute error; 'l2', the mean squared error; "
+        "'psnr', minus the mean of the PSNR of each crop, in dB, in which each crop has the same weight; or 'none', to "
+        "train with own_loss alone.",
         "l1",
+    )
+    own_loss: float = option(
+        "Factor of the model's own training objective, which is added to the loss; only for models that have one.",
+        0.0,
+        check=_not_negative,
     )
     optimizer: Optimizer = option("The optimizer.", Optimizer())
     schedule: Schedule = option("The learning-rate schedule.", Constant())
@@ -166,6 +172,10 @@ class TrainSpec:
     )
 
     def __attrs_post_init__(self) -> None:
+        if self.loss == "none" and not self.own_loss:
+            raise ValueError("loss: 'none' leaves nothing to minimize; set own_loss, for a model that has one")
+        if self.loss == "none" and self.teacher is not None:
+            raise ValueError("loss: 'none' has no distance to a teacher's colors; choose another, or leave teacher out")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate: batch_size ({self.batch_size}) must be a multiple of it, got {self.accumulate}"

@@ -1,7 +1,7 @@
 """Composed models: encoder, features, sampling, conditionings and decoder as one ``ContinuousModel``."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from liif_core.model.continuous import ContinuousModel, TilePlacement
 from liif_core.model.device import eval_mode, moved
 from liif_core.model.frame import frame_of, padded, scaled_slice, without_cuts
 from liif_core.model.geometry import mirrored
+from liif_core.model.protocols import AlignedFeatures, ObjectiveDecoder
 from liif_core.shapes import Float
 
 Residual = Literal["none", "bilinear", "nearest"]
@@ -22,8 +23,12 @@ class ComposedModel(ContinuousModel):
     """A ``ContinuousModel`` that consists of an encoder, features, a sampling, conditionings and a decoder.
 
     Each is a module that keeps its contract (see ``liif_core.model.protocols``). ``conditioning`` maps names to
-    modules. ``residual`` is the interpolation of the LR image that is added to the decoder's output.
+    modules. ``residual`` is the interpolation of the LR image that is added to the decoder's output. The encoder
+    receives (image - input_mean) / input_std, for an image in [0, 1]; each has one number, or one for each channel.
     """
+
+    input_mean: Tensor
+    input_std: Tensor
 
     def __init__(
         self,
@@ -35,6 +40,8 @@ class ComposedModel(ContinuousModel):
         *,
         channels: int = 3,
         residual: Residual = "none",
+        input_mean: Sequence[float] = (0.5,),
+        input_std: Sequence[float] = (0.5,),
     ):
         super().__init__()
         self.channels = channels
@@ -45,11 +52,19 @@ class ComposedModel(ContinuousModel):
         self.conditioning = nn.ModuleList(conditioning.values())
         self.condition_names = tuple(conditioning)
         self.decoder: Any = decoder
+        self._renormalized = (tuple(input_mean), tuple(input_std)) != ((0.5,), (0.5,))
+        for name, values in (("input_mean", input_mean), ("input_std", input_std)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
         self._measured: tuple[Fraction, Fraction] | None = None
 
     @property
     def multiple_of(self) -> int:  # type: ignore[override]
-        return int(self.encoder.multiple_of)
+        of_features = self.features.multiple_of if isinstance(self.features, AlignedFeatures) else 1
+        return int(self.encoder.multiple_of * of_features)
+
+    @property
+    def has_own_loss(self) -> bool:  # type: ignore[override]
+        return isinstance(self.decoder, ObjectiveDecoder)
 
     @property
     def num_statistics(self) -> int | None:  # type: ignore[override]
@@ -71,7 +86,7 @@ class ComposedModel(ContinuousModel):
     @property
     def _sees_whole_image(self) -> bool:
         """Whether a color depends on the image at any distance."""
-        return self.encoder.receptive_radius is None or self.decoder.radius is None
+        return None in (self.encoder.receptive_radius, self.features.radius, self.decoder.radius)
 
     def _codes_per_pixel(self) -> tuple[Fraction, Fraction]:
         """Codes per pixel, along the axis with fewer, of the encoder's features and of the field; measured once."""
@@ -103,7 +118,7 @@ class ComposedModel(ContinuousModel):
         return ComposedImage(self, tile, field, frame_of(tile, (signal.shape[-2], signal.shape[-1]), field.grid, unit))
 
     def encoded(self, signal: Float[Tensor, "B channels h w"]) -> Float[Tensor, "B C y x"]:
-        """Features of a normalized image in [-1, 1], which is padded to ``multiple_of`` by mirroring.
+        """Features of an image in [-1, 1], which is padded to the encoder's ``multiple_of`` by mirroring.
 
         (B, C, h, w) where the encoder keeps the resolution; else features of the padded image.
         """
@@ -113,13 +128,19 @@ class ComposedModel(ContinuousModel):
         """``encoded``, and the multiple, in pixels, that the sides of the area it covers are padded to."""
         height, width = signal.shape[-2:]
         for dim, side in ((2, height), (3, width)):
-            wanted = padded(side, self.multiple_of)
+            wanted = padded(side, self.encoder.multiple_of)
             if side != wanted:
                 signal = signal.index_select(dim, moved(mirrored(side, wanted), signal.device))
-        encoded = self.encoder(_channels_last(signal))
+        encoded = self.encoder(_channels_last(self._normalized(signal)))
         if encoded.shape[-2:] == signal.shape[-2:]:
             return encoded[:, :, :height, :width], 1
-        return encoded, self.multiple_of
+        return encoded, int(self.encoder.multiple_of)
+
+    def _normalized(self, signal: Tensor) -> Tensor:
+        """An image in [-1, 1] as the encoder receives it."""
+        if not self._renormalized:
+            return signal
+        return (signal * 0.5 + (0.5 - self.input_mean)) / self.input_std
 
 
 def _channels_last(signal: Tensor) -> Tensor:

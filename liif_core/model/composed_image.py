@@ -17,6 +17,7 @@ from liif_core.model.grid_plan import plan_axis
 from liif_core.model.interpolation import pixels_along, pixels_around
 from liif_core.model.protocols import (
     BlockDecoder,
+    ChunkingDecoder,
     GlobalDecoder,
     GridSampling,
     Known,
@@ -123,6 +124,15 @@ class ComposedImage(ContinuousImage):
         maps, chunks = self._decodable(query)
         return self._mean(maps, chunks, self._known(statistics))
 
+    def own_loss(self, where: Query | Tensor, cell: Tensor | None, target: Tensor) -> Tensor:
+        query = self.as_query(where, cell, len(self.field.image))
+        sites, conditions, maps = self._for_decoder(query)
+        wanted = target * 2 - 1
+        if self.model.residual != "none":
+            wanted = wanted - self._residual(query)
+        loss: Tensor = self.model.decoder.own_loss(maps, sites, conditions, wanted)
+        return loss
+
     def held_bytes(self) -> int:
         prepared = self._prepared[1].values() if self._prepared else ()
         return sum(tensor.nbytes for tensor in (self.field.image, self.field.features, *prepared))
@@ -156,6 +166,15 @@ class ComposedImage(ContinuousImage):
 
     def _decodable(self, query: Query) -> tuple[Maps, list[_Chunk]]:
         """The arguments of ``decode`` for a query; on a CPU, without gradients, in chunks that fit its caches."""
+        sites, conditions, maps = self._for_decoder(query)
+        count = self._decoded_at_once(maps)
+        in_one = self.device.type != "cpu" or self.num_statistics is None or torch.is_grad_enabled()
+        if in_one or math.prod(query.shape) <= count:
+            return maps, [(sites, conditions)]
+        return maps, list(_split(sites, conditions, query.shape, count))
+
+    def _for_decoder(self, query: Query) -> tuple[Sites, dict[str, Tensor], Maps]:
+        """The sites, conditions and maps of a query."""
         model = self.model
         if self.frame.size != self.size:
             query = _in_frame(query, self.size, self.frame.size)
@@ -164,15 +183,13 @@ class ComposedImage(ContinuousImage):
         if self.field.grid != self.frame.grid:  # a tile
             index = _own_index(sites.index, self.frame.grid[1], self.field.grid[1], self.frame.top, self.frame.left)
             sites = evolve(sites, index=index)
-        maps = self.maps(query.cell, query.known_cell)
-        count = self._decoded_at_once(maps)
-        in_one = self.device.type != "cpu" or self.num_statistics is None or torch.is_grad_enabled()
-        if in_one or math.prod(query.shape) <= count:
-            return maps, [(sites, conditions)]
-        return maps, list(_split(sites, conditions, query.shape, count))
+        return sites, conditions, self.maps(query.cell, query.known_cell)
 
     def _decoded_at_once(self, maps: Maps) -> int:
         """How many queries one call of ``decode`` has on a CPU."""
+        decoder = self.model.decoder
+        if isinstance(decoder, ChunkingDecoder):
+            return decoder.queries_at_once
         gathered = sum(values.shape[-1] for values in maps.values())
         return max(128, CACHE // (4 * gathered * self.model.sampling.neighbours)) if gathered else QUERY_CHUNK
 

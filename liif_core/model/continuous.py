@@ -103,6 +103,13 @@ class ContinuousImage(ABC):
         """The mean over ``query`` of statistic number ``len(statistics)``, which may depend on those before it."""
         raise NotImplementedError(f"{type(self).__name__} declares num_statistics and has no partial_statistic")
 
+    def own_loss(self, where: Query | Tensor, cell: Tensor | None, target: Tensor) -> Float[Tensor, ""]:
+        """The model's own training objective, where ``ContinuousModel.has_own_loss``.
+
+        ``where`` and ``cell`` are as of ``query``; ``target`` (B, *Q, channels) has the true colors, in [0, 1] space.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no training objective of its own")
+
     def held_bytes(self) -> int:
         """Bytes that this image keeps: latent codes, and what was prepared from them. 0 if unknown."""
         return 0
@@ -197,6 +204,7 @@ class ContinuousModel(nn.Module, ABC):
     multiple_of: int = 1  # a tile's top and left must be multiples of this
     halo: int | None = None  # how many pixels away the image can change a color; None: the whole image
     num_statistics: int | None = 0  # number of means over all queries that colors depend on; None: one call for all
+    has_own_loss: bool = False  # whether its continuous images have a training objective of their own, ``own_loss``
     trained_scale: tuple[float, float] | None = None  # smallest and largest scale in training; None: unknown
     component_names: Mapping[str, str] = {}  # path of a submodule -> the component that it is, for messages
     loaded_from: str | None = None  # the file or name of its weights, for messages
@@ -207,6 +215,12 @@ class ContinuousModel(nn.Module, ABC):
 
         With ``placement``, ``image`` is a tile of a larger image. The result uses the coordinates of the larger image,
         and equals the larger image's own result at positions at least ``halo`` pixels from each cut.
+        """
+
+    def check_scale(self, size: Size, target: Size) -> None:
+        """Raises ValueError, with one sentence, where the model cannot render an image of ``size`` at ``target``.
+
+        Models that can render any size do not override this.
         """
 
     def upscale(

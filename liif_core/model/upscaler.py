@@ -26,10 +26,11 @@ from liif_core.images import (
 from liif_core.model.blame import blamed, check_finite_sum
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, device_of, eval_mode
+from liif_core.model.geometry import grid_over_image
 from liif_core.model.picture_batch import PictureBatch
 from liif_core.model.tile_plan import TilePlan, default_memory, plan_tiles, total_pixels
 from liif_core.model.tiling import render_bands
-from liif_core.sizes import OutputSize, Scale, memory_bytes
+from liif_core.sizes import OutputSize, Scale, Size, memory_bytes
 
 AnyImage = TypeVar("AnyImage", Image.Image, np.ndarray, Tensor)
 OnProgress = Callable[[float], object]  # receives the fraction that is done, up to 1.0
@@ -60,6 +61,12 @@ def upscale(
         "image: expected a PIL image, a numpy array (h, w) or (h, w, 3 or 4), or a tensor (c, h, w) or (B, c, h, w), "
         f"got {type(image).__name__}"
     )
+
+
+def check_scale(model: ContinuousModel, output: OutputSize, size: Size) -> None:
+    """Raises ValueError where a model cannot render an image of ``size`` at ``output``."""
+    target = output.for_image(size)
+    model.check_scale(size, target if output.region is None else grid_over_image(target, size, output.region))
 
 
 def _upscale_picture(
@@ -99,7 +106,9 @@ def _upscale_tensor(
         c = model.channels
         raise ValueError(f"image: expected a tensor ({c}, h, w) or (B, {c}, h, w), got {tuple(image.shape)}")
     batch = image if image.ndim == 4 else image[None]
-    output.check((image.shape[-2], image.shape[-1]))
+    image_size = image.shape[-2], image.shape[-1]
+    output.check(image_size)
+    check_scale(model, output, image_size)
     if torch.is_grad_enabled() and (image.requires_grad or any(p.requires_grad for p in model.parameters())):
         if memory is not None:
             raise ValueError(
@@ -184,6 +193,7 @@ class PictureRenderer:
 
     def __init__(self, model: ContinuousModel, picture: Source, output: OutputSize):
         output.check(picture.size)
+        check_scale(model, output, picture.size)
         self.model = model
         self.batch = PictureBatch(picture, model.channels)
         self.channels = self.batch.channels  # of the rows, alpha included

@@ -61,11 +61,18 @@ class Importer:
 
     ``part = "model"``: ``convert(arguments, state, encoder) -> (table, state)``. The result is the ``[model]`` table
     and the state dict of the whole model; ``encoder(spec, state)`` converts the encoder with the importer of its name.
+
+    ``part = "file"``: ``convert(content, encoder) -> (table, state) | None``, for checkpoints of any other form than
+    {'model': {'name', 'args', 'sd'}}. ``content`` is what the file holds: what torch.load returns for a .pth; nested
+    dictionaries of NumPy arrays for a pickle; for a folder, a dictionary from file names to contents. None: this is
+    not the form that the importer knows. It must not change ``content``.
+
+    ``convert`` raises ValueError, with one sentence, for a checkpoint that has the form and cannot be imported.
     """
 
-    part: Literal["model", "encoder"]
+    part: Literal["model", "encoder", "file"]
     name: str
-    convert: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+    convert: Callable[..., tuple[dict[str, Any], dict[str, Any]] | None]
 
 
 @frozen

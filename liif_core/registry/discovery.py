@@ -83,8 +83,9 @@ def add_plugin(registry: Registry, plugin: Any, origin: Origin) -> Registry:
             _check(kind, component)
     importers = _offered(manager, "liif_importers", Importer)
     for importer in importers:
-        if importer.part not in ("model", "encoder"):
-            raise ValueError(f"importer {importer.name!r}: part: expected 'model' or 'encoder', got {importer.part!r}")
+        if importer.part not in ("model", "encoder", "file"):
+            known = "'model', 'encoder' or 'file'"
+            raise ValueError(f"importer {importer.name!r}: part: expected {known}, got {importer.part!r}")
     return registry.with_plugin(origin, components, importers, _offered(manager, "liif_model_packs", NamedModel))
 
 

@@ -20,7 +20,7 @@ class FeaturesCase(Case):
     """Features for an encoder of ``in_channels``."""
 
     kind = "features"
-    attributes = {"channels": (1, False), "radius": (0, False)}
+    attributes = {"channels": (1, False), "radius": (0, True)}
     differentiable = ("features",)
 
     def __init__(self, component: Component | str, options: Any = None, in_channels: int = 4):
@@ -55,7 +55,7 @@ def size(case: FeaturesCase) -> None:
     """``dense`` is (B, channels, h, w) where (h, w) is the field's ``grid``, in proportion to the features' size."""
     module = case.build()
     ratio = _ratio(case, module)
-    for height, width in product(range(1, 2 * module.radius + 3), repeat=2):
+    for height, width in product(range(1, 2 * (module.radius or 0) + 3), repeat=2):
         codes = height * ratio[0], width * ratio[1]
         if any(count.denominator > 1 for count in codes):
             continue
@@ -98,8 +98,10 @@ def linear(case: FeaturesCase) -> None:
 
 
 def radius(case: FeaturesCase) -> None:
-    """Features further from a code than ``radius`` do not influence it."""
+    """Features further from a code than ``radius`` do not influence it; None: all may."""
     module = case.build()
+    if module.radius is None:
+        return
     ratio = _ratio(case, module)
     measured = expect_radius(
         module, lambda features: module(features).dense(), case.in_channels, module.radius, 1, ratio

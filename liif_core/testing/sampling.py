@@ -120,12 +120,17 @@ def weight_sign(case: SamplingCase) -> None:
 
 
 def offsets(case: SamplingCase) -> None:
-    """Offsets are query minus code in feature-cell units: the side of a feature cell is 2."""
+    """Offsets are query minus code in feature-cell units: the side of a feature cell is 2.
+
+    A code of weight 0 may stand for one outside the grid, whose offset it then has.
+    """
     for grid, query, sites in _sampled(case.build()):
         size = torch.tensor(grid)
         place = torch.stack([sites.index // grid[1], sites.index % grid[1]], dim=-1)
         expected = (query.coord - ((2 * place + 1) / size - 1)) * size
-        expect_same(f"offsets on {grid[0]} x {grid[1]} codes", {"offset": sites.offset}, {"offset": expected})
+        read = (sites.weight != 0).unsqueeze(-1).expand(sites.offset.shape)
+        found, expected = (torch.where(read, values, 0) for values in (sites.offset, expected))
+        expect_same(f"offsets on {grid[0]} x {grid[1]} codes", {"offset": found}, {"offset": expected})
 
 
 def pixel_grid(case: SamplingCase) -> None:

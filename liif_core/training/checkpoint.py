@@ -23,8 +23,8 @@ from liif_core.model.continuous import ContinuousModel
 from liif_core.registry.components import Origin, Registry
 from liif_core.registry.discovery import discover
 from liif_core.training.container import check_digest, container_bytes, read_container
-from liif_core.training.fitting import build_fitting, check_finite, check_tensors
-from liif_core.training.published import check_arguments, read_published
+from liif_core.training.conversion import convert_published
+from liif_core.training.fitting import build_fitting, check_finite
 
 FORMAT = "liif-core checkpoint"
 FORMAT_VERSION = 2  # what is written
@@ -80,7 +80,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Checkpoint:
-    """Read a liif-core checkpoint (format 1 or 2), or a published .pth through the importers of plugins.
+    """Read a liif-core checkpoint (format 1 or 2), or a published one through the importers of plugins.
+
+    A published checkpoint is a .pth, a pickle of NumPy arrays, or a folder of such files. Code in it is not run.
 
     The result has the keys and parameter names of this version, whichever version wrote the file. ``registry`` is by
     default that of the installed plugins.
@@ -93,15 +95,15 @@ def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Check
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
             raise UserError(f"{path}: cannot be read: expected a file, and it is a pipe or a device")
-        with open(path, "rb") as file:
-            start = file.read(16)
+        start = b"" if stat.S_ISDIR(mode) else path.open("rb").read(16)
     except UserError:
         raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if start[8:9] == b"{":
         return _load_ours(path)
-    return _load_published(path, registry or discover())
+    table, state = convert_published(path, registry or discover())
+    return Checkpoint(state, {"name": path.stem, "model": table})
 
 
 def model_of(checkpoint: Checkpoint, registry: Registry, where: str) -> ContinuousModel:
@@ -213,29 +215,3 @@ def _is_deep(value: Any) -> bool:
         inner = [part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list))]
         level = [value for values in inner for value in values]
     return bool(level)
-
-
-def _load_published(path: Path, registry: Registry) -> Checkpoint:
-    published = read_published(path)
-    try:
-        name, arguments, state = (published["model"][key] for key in ("name", "args", "sd"))
-    except (KeyError, TypeError, IndexError, ValueError, RuntimeError, AttributeError):
-        raise UserError(f"{path}: not a published checkpoint: expected {{'model': {{'name', 'args', 'sd'}}}}") from None
-    if not (isinstance(name, str) and isinstance(state, Mapping)):
-        raise UserError(f"{path}: not a published checkpoint: expected a name and a mapping of weights in 'model'")
-    check_tensors(state, str(path))
-
-    def encoder(spec: Mapping[str, Any], part: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
-        return registry.importer("encoder", spec["name"]).convert(spec.get("args", {}), part)
-
-    try:
-        check_arguments(arguments, state)
-        table, state = registry.importer("model", name).convert(arguments, state, encoder)
-    except UserError as error:
-        raise UserError(*(f"{path}: {line}" for line in error.problems)) from None
-    except (Exception, SystemExit) as error:  # of a plugin
-        reason = f"{type(error).__name__}: {cut(error, 1000)}"
-        raise UserError(f"{path}: cannot be imported as {cut(name)!r}: {reason}") from None
-    check_tensors(state, str(path))
-    check_finite(state, str(path))
-    return Checkpoint(state, {"name": path.stem, "model": table})

@@ -1,7 +1,7 @@
 """One optimizer step: gradients in parts of a batch, their scaling in half precision, and the average of weights."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from liif_core.distributed import ALONE, Processes, noticing_loss
+from liif_core.errors import UserError
 from liif_core.experiment.train_schema import Optimizer, TrainSpec
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast
@@ -48,20 +49,38 @@ def psnr_loss(prediction: Tensor, target: Tensor) -> Tensor:
 LOSSES = {"l1": l1_loss, "l2": l2_loss, "psnr": psnr_loss}  # by ``train.loss``
 
 
+def require_own_loss(model: ContinuousModel, spec: TrainSpec) -> None:
+    """Raises UserError where ``spec`` asks for a model's own objective, and the model has none."""
+    if spec.own_loss and not model.has_own_loss:
+        raise UserError("train.own_loss: this model has no training objective of its own; leave own_loss out")
+
+
 class Lesson(nn.Module):
     """The loss of a part of a batch: how far the model is from the true colors, and from those of a teacher."""
 
     def __init__(
-        self, model: ContinuousModel, loss: str, teacher: Teacher | None, precision: str, device: torch.device
+        self, model: ContinuousModel, spec: TrainSpec, teacher: Teacher | None, precision: str, device: torch.device
     ):
         super().__init__()
-        self.model, self.distance = model, LOSSES[loss]
+        self.model, self.distance, self.own_loss = model, LOSSES.get(spec.loss), spec.own_loss
         self.teacher, self.precision, self.device = teacher, precision, device
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if not self.own_loss:
+            return self._distances(batch, self.model)
+        with autocast(self.device, self.precision):
+            picture = self.model.encode(batch["image"])
+            own = picture.own_loss(batch["coord"], batch["cell"], batch["target"]).float() * self.own_loss
+        if self.distance is None:
+            return own
+        return self._distances(batch, lambda image, *where: picture.query(*where)) + own
+
+    def _distances(self, batch: Mapping[str, Tensor], colors_of: Callable[..., Tensor]) -> Tensor:
+        """From the true colors, and from those of a teacher. ``colors_of(image, coord, cell)`` are the model's."""
+        assert self.distance is not None
         where = batch["coord"], batch["cell"]
         with autocast(self.device, self.precision):
-            colors = self.model(batch["image"], *where)
+            colors = colors_of(batch["image"], *where)
         loss = self.distance(colors, batch["target"])
         if self.teacher is None:
             return loss
@@ -83,13 +102,14 @@ class Optimization:
         device: torch.device,
         processes: Processes = ALONE,
     ):
+        require_own_loss(model, spec)
         self.spec, self.device, self.processes = spec, device, processes
         self.model = model.to(device)
         self.averaged = copy.deepcopy(model).requires_grad_(False) if spec.ema else None
         self.optimizer = _optimizer(self.model, spec.optimizer)
         self.teacher = load_teacher(spec.teacher, model.channels, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self._lesson: nn.Module = Lesson(self.model, spec.loss, self.teacher, precision, device)
+        self._lesson: nn.Module = Lesson(self.model, spec, self.teacher, precision, device)
         if processes.size > 1:
             # Gradients are summed in the order of the parameters, always: torch would otherwise change that order after
             # the first step of a process, and a run that was interrupted would end with other weights.

@@ -1,4 +1,4 @@
-"""Reads published .pth files without running code in them, and refuses what is damaged before it is used."""
+"""Reads published files without running code in them, and refuses what is damaged before it is used."""
 
 import re
 import warnings
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liif_core.errors import UserError, cut
+from liif_core.training.pickles import STARTS, read_pickle
 
 _ZIP = b"PK\x03\x04"
 _FOLDER = 0x10  # an attribute of MS-DOS
@@ -20,11 +21,23 @@ _ADVICE = re.compile(  # of torch, to load the file unsafely
 )
 _DEEPEST = 32  # nested tables and lists in the arguments of a published model
 _LARGEST = 1 << 16  # a number in these that may exceed the number of weights
+_SUFFIXES = {".pth", ".pt", ".pkl"}  # of the files in the folder of a published checkpoint
+_MOST_FILES = 16  # in such a folder
 _NAME = "neither a safetensors checkpoint nor a .pth that loads safely"
 
 
 def read_published(path: Path) -> Any:
-    """The content of a .pth. Raises UserError for a file that is damaged, or that does not load safely."""
+    """The content of a .pth or of a pickle of NumPy arrays; of a folder, the contents of its files by name.
+
+    Of a folder, only files that end in .pth, .pt or .pkl are read.
+
+    Raises UserError for a file that is damaged, or that does not load safely.
+    """
+    if path.is_dir():
+        return {file.name: read_published(file) for file in _files_in(path)}
+    with open(path, "rb") as file:
+        if file.read(2) in STARTS:
+            return read_pickle(path)
     check_archive(path)
     try:
         with warnings.catch_warnings():
@@ -32,6 +45,16 @@ def read_published(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch does not document what torch.load raises for a file that it cannot read
         raise UserError(f"{path}: {_NAME}: {refusal(error)}") from None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a published checkpoint that is a folder. Raises UserError for any other folder."""
+    found = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    if found and len(found) <= _MOST_FILES:
+        return found
+    own = folder / "checkpoints" / "best.safetensors"
+    advice = f"; did you mean {own}?" if own.exists() else ", and not the folder of a published checkpoint"
+    raise UserError(f"{folder}: cannot be read: Is a directory{advice}")
 
 
 def refusal(error: Exception) -> str:

@@ -10,12 +10,14 @@ from liif_core.data.crops import CropDataset, largest_crop
 from liif_core.data.degrade import build_degradation
 from liif_core.data.sources import BadImages, ImageSet, MissingData, open_images
 from liif_core.errors import UserError
-from liif_core.evaluation.evaluate import check_set, open_sets
+from liif_core.evaluation.checks import check_set
+from liif_core.evaluation.evaluate import open_sets
 from liif_core.experiment.build import build_model, try_model
 from liif_core.experiment.schema import Div2kSource, EvaluationSet, Experiment, TrainingData, ValidateSpec
 from liif_core.model.continuous import ContinuousModel
 from liif_core.registry.discovery import discover
 from liif_core.training.muon import require_muon
+from liif_core.training.optimization import require_own_loss
 from liif_core.training.start import start_from
 from liif_core.training.teacher import load_teacher
 
@@ -47,6 +49,7 @@ def fresh_model(experiment: Experiment, say: Callable[[str], object] = str, resu
         model = build_model(experiment.model)
         with torch.random.fork_rng(devices=[]):  # the trial's random draws are not part of the run
             try_model(model)
+        require_own_loss(model, experiment.train)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error.__cause__
     lines = []
@@ -74,18 +77,20 @@ def check_fits(model: ContinuousModel, experiment: Experiment) -> None:
         )
 
 
-def open_data(experiment: Experiment, check_cache: bool = True) -> tuple[ImageSet, ImageSet | None]:
+def open_data(
+    experiment: Experiment, check_cache: bool = True, model: ContinuousModel | None = None
+) -> tuple[ImageSet, ImageSet | None]:
     """Training and validation images; the mistakes of both are reported together.
 
     ``check_cache`` says whether pixels in ``data.cache`` are checked for damage.
 
     Raises MissingData if all that is wrong is that images are absent, else UserError, also for validation images that
-    are too small for the scale of ``validate``.
+    are too small for the scale of ``validate``, and for a scale that ``model`` cannot render.
     """
     data, channels, validate = experiment.data, experiment.model.channels, experiment.validate
     wanted: list[Callable[[], ImageSet]] = [lambda: _training_images(data, channels, check_cache)]
     if validate is not None:
-        wanted.append(lambda: _validation_images(validate, channels, data, check_cache))
+        wanted.append(lambda: _validation_images(validate, channels, data, check_cache, model))
     opened: list[ImageSet] = []
     problems: list[str] = []
     missing = []
@@ -110,13 +115,15 @@ def _training_images(data: TrainingData, channels: int, check_cache: bool) -> Im
         raise UserError(*error.problems, f"data.images: {len(error.problems):,} cannot be used; {advice}") from None
 
 
-def _validation_images(spec: ValidateSpec, channels: int, data: TrainingData, check_cache: bool) -> ImageSet:
+def _validation_images(
+    spec: ValidateSpec, channels: int, data: TrainingData, check_cache: bool, model: ContinuousModel | None
+) -> ImageSet:
     images = open_images(spec.images, channels, data.memory_gb, cache=data.cache, check_cache=check_cache)
-    check_set(images, "validate", channels, [spec.scale], spec.protocol, ssim=False)
+    check_set(images, "validate", channels, [spec.scale], spec.protocol, ssim=False, model=model)
     return images
 
 
-def check_data(experiment: Experiment) -> list[str]:
+def check_data(experiment: Experiment, model: ContinuousModel | None = None) -> list[str]:
     """Check all images of an experiment as a run does; returns lines about those that are not on this machine.
 
     Nothing is downloaded. Raises UserError with everything that is wrong with those that are.
@@ -125,7 +132,7 @@ def check_data(experiment: Experiment) -> list[str]:
     lines: list[str] = []
     problems: list[str] = []
     try:
-        images, _ = open_data(here)
+        images, _ = open_data(here, model=model)
         CropDataset(images, here.data, here.train.seed)
         lines += images.notes
     except MissingData as missing:
@@ -133,7 +140,7 @@ def check_data(experiment: Experiment) -> list[str]:
     except UserError as error:
         problems += error.problems
     try:
-        _, skipped = open_sets(here.evaluate, here.model.channels)
+        _, skipped = open_sets(here.evaluate, here.model.channels, model)
         lines += [f"evaluation on {name} would be skipped: {reason}" for name, reason in skipped]
     except UserError as error:
         problems += [line for line in error.problems if line not in problems]

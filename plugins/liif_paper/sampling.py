@@ -4,21 +4,36 @@ Rounds as the published code does: the query is moved by half a feature cell and
 the image, and the nearest code there is read, halves to even.
 """
 
+from typing import Literal
+
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
-from liif_core import AxisSites, Component, Query, Sites, hookimpl
+from liif_core import AxisSites, Component, Query, Sites, hookimpl, option
 from liif_core.nn import nearest_code
 
 _SHIFT = 1e-6  # moves a query that lies exactly between two codes to one side
 _SMALLEST_AREA = 1e-9  # keeps the weights finite where all areas vanish
 
 
-def _axis(position: Tensor, codes: int, sides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+Ties = Literal["even", "away"]
+
+
+@frozen
+class NearestOptions:
+    ties: Ties = option(
+        "Which of two codes is read by a query exactly between them: the one with the even index, or 'away', the one "
+        "with the larger index (Thera).",
+        "even",
+    )
+
+
+def _axis(position: Tensor, codes: int, sides: tuple[int, ...], ties: Ties) -> tuple[Tensor, Tensor]:
     """(len(sides), *shape) indices and offsets, in feature-cell units, of the code on each side of a position."""
     indices, offsets = [], []
     for side in sides:
-        index, center = nearest_code(position + (side / codes + _SHIFT) if side else position, codes)
+        index, center = nearest_code(position + (side / codes + _SHIFT) if side else position, codes, ties)
         indices.append(index)
         offsets.append((position - center) * codes)
     return torch.stack(indices), torch.stack(offsets)
@@ -27,9 +42,9 @@ def _axis(position: Tensor, codes: int, sides: tuple[int, ...]) -> tuple[Tensor,
 class NeighbourSampling(nn.Module):
     """The codes on the given sides of a query along each axis, weighted by area."""
 
-    def __init__(self, sides: tuple[int, ...]):
+    def __init__(self, sides: tuple[int, ...], ties: Ties = "even"):
         super().__init__()
-        self.sides = sides
+        self.sides, self.ties = sides, ties
         self.neighbours = len(sides) ** 2
         self.reach = max(sides)
 
@@ -40,8 +55,8 @@ class NeighbourSampling(nn.Module):
     def _sites(self, query: Query, grid: tuple[int, int]) -> Sites:
         height, width = grid
         rows, columns = query.places  # of a grid, per row and per column; what follows broadcasts them to the grid
-        row, row_offset = _axis(rows, height, self.sides)
-        column, column_offset = _axis(columns, width, self.sides)
+        row, row_offset = _axis(rows, height, self.sides, self.ties)
+        column, column_offset = _axis(columns, width, self.sides, self.ties)
         # neighbours in the order (-, -), (-, +), (+, -), (+, +)
         row, row_offset = row.unsqueeze(1), row_offset.unsqueeze(1)
         column, column_offset = column.unsqueeze(0), column_offset.unsqueeze(0)
@@ -52,7 +67,9 @@ class NeighbourSampling(nn.Module):
     def axes(self, query: Query, grid: tuple[int, int]) -> tuple[AxisSites, AxisSites]:
         assert query.axes is not None
         with torch.autocast(query.cell.device.type, enabled=False):
-            rows, columns = (AxisSites(*_axis(axis, codes, self.sides)) for axis, codes in zip(query.axes, grid))
+            rows, columns = (
+                AxisSites(*_axis(axis, codes, self.sides, self.ties)) for axis, codes in zip(query.axes, grid)
+            )
         return rows, columns
 
     def weights(self, rows: AxisSites, columns: AxisSites) -> Tensor:
@@ -71,6 +88,6 @@ def _opposite_areas(row: Tensor, column: Tensor) -> Tensor:
 @hookimpl
 def liif_samplings():
     return [
-        Component("nearest", lambda options: NeighbourSampling(sides=(0,))),
+        Component("nearest", lambda options: NeighbourSampling((0,), options.ties), NearestOptions),
         Component("local-ensemble", lambda options: NeighbourSampling(sides=(-1, 1))),
     ]

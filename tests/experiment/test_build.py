@@ -277,7 +277,7 @@ def test_a_model_that_fails_or_returns_another_shape():
 
     assert refused(try_model, Failing()) == ("model: it does not work: RuntimeError: no image",)
     (problem,) = refused(try_model, Narrow())
-    assert problem == "model: it does not work: expected colors (1, 3, 6, 5), got (1, 2, 6, 5)"
+    assert problem == "model: it does not work: expected colors (1, 3, 8, 10), got (1, 2, 8, 10)"
 
 
 def test_parts_that_do_not_work_together(spec_with):

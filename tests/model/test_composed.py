@@ -312,7 +312,7 @@ def test_try_out_notices_colors_of_another_shape(extended):
             return super().decode(maps, sites, conditions)[..., :1]
 
     registry = extended(liif_decoders=Component("gray", lambda options, **sizes: Gray()))
-    with pytest.raises(UserError, match=r"expected colors \(1, 3, 6, 5\), got \(1, 1, 6, 5\)"):
+    with pytest.raises(UserError, match=r"expected colors \(1, 3, 8, 10\), got \(1, 1, 8, 10\)"):
         try_model(build(registry, decoder={"use": "gray"}))
 
 
