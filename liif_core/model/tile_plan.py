@@ -9,7 +9,7 @@ from torch import Tensor
 from liif_core.errors import UserError
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import device_of, eval_mode
-from liif_core.model.geometry import grid_over_image
+from liif_core.model.geometry import cell_of, grid_over_image, make_coord
 from liif_core.sizes import Region, Size
 
 _OVERLAP = 24  # pixels by which tiles overlap on each side, where no halo makes them exact
@@ -158,7 +158,8 @@ def _bytes_per_pixel(model: ContinuousModel) -> int:
         with torch.inference_mode(), eval_mode(model):
             sample = torch.zeros(1, model.channels, _SAMPLE_SIDE, _SAMPLE_SIDE, device=device_of(model))
             picture = model.encode(sample)
-            picture.query(torch.zeros(1, 1, 2), torch.full((1, 1, 2), 0.1))
+            twice = 2 * _SAMPLE_SIDE, 2 * _SAMPLE_SIDE
+            picture.query(make_coord(twice)[None, :1], cell_of(twice))
     finally:
         for hook in hooks:
             hook.remove()

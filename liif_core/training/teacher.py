@@ -3,8 +3,6 @@
 Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015.
 """
 
-from itertools import product
-
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from liif_core.errors import UserError
 from liif_core.experiment.train_schema import TeacherSpec
 from liif_core.model.continuous import ContinuousModel
+from liif_core.model.ensemble import SelfEnsemble
 from liif_core.models.loading import load
 
 
@@ -26,10 +25,9 @@ class Teacher:
     @torch.no_grad()
     def colors(self, image: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """The teacher's colors (B, Q, channels) of a batch, as ``ContinuousModel.forward`` gives them."""
-        if not self.self_ensemble:
-            colors: Tensor = self.model(image, coord, cell)
-            return colors
-        return torch.stack([self.model(*moved) for moved in _orientations(image, coord, cell)]).mean(0)
+        model = SelfEnsemble(self.model, 8) if self.self_ensemble else self.model
+        colors: Tensor = model(image, coord, cell)
+        return colors
 
 
 def load_teacher(spec: TeacherSpec | None, channels: int, device: torch.device | str = "cpu") -> Teacher | None:
@@ -49,16 +47,3 @@ def load_teacher(spec: TeacherSpec | None, channels: int, device: torch.device |
             "teacher that was trained on such images"
         )
     return Teacher(model, spec.weight, spec.self_ensemble)
-
-
-def _orientations(image: Tensor, coord: Tensor, cell: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The eight flips and transposes of images, with the coordinates and cells of the same queries in each."""
-    found = []
-    for down, across, transposed in product((False, True), repeat=3):
-        turned = image.flip([dim for dim, flip in ((2, down), (3, across)) if flip])
-        place = coord * coord.new_tensor([-1.0 if down else 1.0, -1.0 if across else 1.0])
-        if transposed:
-            found.append((turned.transpose(2, 3), place.flip(-1), cell.flip(-1)))
-        else:
-            found.append((turned, place, cell))
-    return found
