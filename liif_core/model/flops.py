@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from liif_core.model.linear import onednn_is_faster
+
 
 def counter() -> FlopCounterMode:
     """torch's counter of matrix products and convolutions, extended to kernels that its table lacks.
 
     ``get_total_flops() / 2`` are multiply-adds. Element-wise operations are not counted.
     """
+    onednn_is_faster()  # it is measured once per process, by products that are not the model's
     extra: dict[Any, Any] = {torch.ops.aten.addmm_: _product}
     if hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
         extra[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = _attention
