@@ -3,7 +3,7 @@
     python benchmarks/decoders.py [--size 180 320] [--scales 2 4 8] [--rounds 3] [--only lte srno] [--json FILE]
 
 Measured is everything after the encoder: what is prepared once per image, and all queries. "Plain" is the formula of
-``formulas.py``, in chunks of 30,000 queries. Times are minima over the rounds, in which "plain" and "ours" take turns.
+``formulas.py`` or ``formulas_*.py``, in chunks of 30,000 queries where the published code has such. Times are minima over the rounds, in which "plain" and "ours" take turns.
 Multiply-adds are counted while the whole image is rendered, and divided by the number of output pixels. "Limit" is how
 many times faster exact float32 could be if all of these ran at the rate of large matrix products, which is timed first.
 Peak memory is that of a process that renders once, beyond its memory once the features are computed.
@@ -15,11 +15,12 @@ import platform
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from formulas import plain_decode
+from formulas import FORMULAS, plain_decode
 from memory import resident
 from render import matrix_rate
 from torch import nn
@@ -38,7 +39,16 @@ MODELS = {  # decoder -> the composition of its paper, without the encoder
     "srno": {**ENSEMBLE, **PLAIN, "residual": "bilinear"},
     "lm-liif": {**ENSEMBLE, **UNFOLDED},
     "lm-lte": {**ENSEMBLE, **PLAIN, "residual": "bilinear"},
-}
+    "opesr": {"encoder": {"use": "edsr", "channels": 147}, **PLAIN, "sampling": {"use": "local-ensemble"},
+              "conditioning": [{"use": "coordinate"}]},
+    "linf": {**ENSEMBLE, **PLAIN, "residual": "bilinear"},
+    "hiif": {**PLAIN, "sampling": {"use": "local-ensemble"}, "residual": "bilinear",
+             "conditioning": [*BOTH, {"use": "hierarchy"}]},
+    "thera": {**PLAIN, "sampling": {"use": "nearest", "ties": "away"}, "conditioning": BOTH},
+    "ciaosr": {**PLAIN, "sampling": {"use": "ciaosr"}, "conditioning": BOTH, "residual": "bilinear"},
+    "clit": {**PLAIN, "sampling": {"use": "window"}, "conditioning": BOTH, "residual": "bilinear"},
+    "igconv": {**UNFOLDED, "sampling": {"use": "nearest"}, "conditioning": BOTH},
+}  # fmt: skip
 
 
 class Given(nn.Module):
@@ -73,8 +83,11 @@ def seconds(model: liif_core.ContinuousModel, image: torch.Tensor, size: tuple[i
 def plain_seconds(
     name: str, model: liif_core.ContinuousModel, image: torch.Tensor, size: tuple[int, int]
 ) -> tuple[float, torch.Tensor]:
-    started = time.perf_counter()
-    colors = plain_decode(name, model, model.encoder.features, image, size)
+    features, started = model.encoder.features, time.perf_counter()
+    if name in FORMULAS:
+        colors = plain_decode(name, model, features, image, size)
+    else:
+        colors = import_module(f"formulas_{name}").decode(model, features, image, size)
     return time.perf_counter() - started, colors
 
 

@@ -36,6 +36,8 @@ from .model.protocols import LatentField as LatentField
 from .model.protocols import Maps as Maps
 from .model.protocols import ObjectiveDecoder as ObjectiveDecoder
 from .model.protocols import Sampling as Sampling
+from .model.protocols import SeparableDecoder as SeparableDecoder
+from .model.protocols import SeparableSampling as SeparableSampling
 from .model.protocols import Sites as Sites
 from .model.query import Query as Query
 from .model.tile_plan import TilePlan as TilePlan

@@ -1,4 +1,4 @@
-"""Building blocks for plugins: linear layers, convolutions, nearest codes, plane waves, and a check of conditions."""
+"""Building blocks for plugins: linear layers, convolutions, nearest codes, waves, threads, a check of conditions."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from liif_core.model.convolution import fused_conv
 from liif_core.model.linear import float32_linear, fused_linear, linear
+from liif_core.model.threads import on_threads
 from liif_core.model.waves import fourier_block, fourier_features, phases, y_then_x
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "fused_linear",
     "linear",
     "nearest_code",
+    "on_threads",
     "phases",
     "y_then_x",
 ]

@@ -190,14 +190,21 @@ def _composition(component: str, kind: str, registry: Registry) -> str:
 
 
 def _own(registry: Registry) -> dict[Kind, list[Component]]:
-    """The components of one package of our own plugins, sorted by name: of several, the one with most kinds."""
+    """The components of one package of our own plugins, sorted by name.
+
+    Of several packages, that with most kinds of parts, and then with the fewest components: the plainest.
+    """
     packages: dict[str, dict[Kind, list[Component]]] = {"": {kind: [] for kind in KINDS}}
     for kind in KINDS:
         for component, origin in registry.components[kind]:
             if origin.distribution == OWN:
                 package = origin.plugin.partition(" = ")[2].partition(".")[0]
                 packages.setdefault(package, {each: [] for each in KINDS})[kind].append(component)
-    best = max(packages.values(), key=lambda offered: sum(map(bool, offered.values())))
+
+    def rank(found: dict[Kind, list[Component]]) -> tuple[int, int]:
+        return sum(bool(found[kind]) for kind in PARTS), -sum(map(len, found.values()))
+
+    best = max(packages.values(), key=rank)
     return {kind: sorted(components, key=lambda c: c.name) for kind, components in best.items()}
 
 

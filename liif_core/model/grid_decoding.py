@@ -12,8 +12,16 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from liif_core.model.grid_plan import AxisPlan
-from liif_core.model.protocols import BlockDecoder, GridSampling, Maps
+from liif_core.model.grid_plan import AxisPlan, plan_axis
+from liif_core.model.protocols import (
+    AxisSites,
+    BlockDecoder,
+    GridSampling,
+    Maps,
+    SeparableDecoder,
+    SeparableSampling,
+)
+from liif_core.model.separable_decoding import axis_filter, separable_colors
 from liif_core.model.threads import on_threads
 from liif_core.shapes import Float
 from liif_core.sizes import Size
@@ -54,6 +62,38 @@ class GridDecoding:
 
     def colors(self, channels: int) -> Float[Tensor, "B channels H W"]:
         """The blended colors, float32, in [-1, 1] space."""
+        colors = self._separable(channels)
+        return self._blended(channels) if colors is None else colors
+
+    def _separable(self, channels: int) -> Tensor | None:
+        """``colors`` by one axis after the other; None where that is not possible."""
+        decoder, sampling = self.decoder, self.sampling
+        if not isinstance(decoder, SeparableDecoder) or not isinstance(sampling, SeparableSampling):
+            return None
+        if self._map.device.type != "cpu":
+            return None
+        filters, apart = [], []
+        for axis, plan in enumerate((self.rows, self.columns)):
+            weights = sampling.axis_weights(plan.sites)
+            sites = AxisSites(plan.sites.index - self.corner[axis], plan.sites.offset)
+            functions = decoder.axis_functions(axis, sites.offset, self.conditions)
+            filters.append(axis_filter(sites, weights.nan_to_num(0.0), functions))
+            apart.append(weights.isnan().any(0).nonzero().flatten())
+        down, across = filters
+        if down is None or across is None:
+            return None
+        colors = separable_colors(down, across, self.maps["coefficient"], self.grid, channels)
+        for axis, lines in enumerate(apart):
+            if len(lines):  # rows or columns whose weights are no products
+                sites = (self.rows, self.columns)[axis].sites
+                part = plan_axis(AxisSites(sites.index[:, lines], sites.offset[:, lines]))
+                assert part is not None  # codes ascend, as in the whole
+                work = evolve(self, rows=part) if axis == 0 else evolve(self, columns=part)
+                colors.index_copy_(2 + axis, lines, work._blended(channels))
+        return colors
+
+    def _blended(self, channels: int) -> Float[Tensor, "B channels H W"]:
+        """``colors`` by blocks of the codes, which are blended."""
         device = self._map.device
         work = evolve(self, rows=self.rows.to(device), columns=self.columns.to(device))
         output = self.rows.offset.new_zeros(

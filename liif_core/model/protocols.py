@@ -127,6 +127,15 @@ class GridSampling(Sampling, Protocol):
 
 
 @runtime_checkable
+class SeparableSampling(GridSampling, Protocol):
+    """A grid sampling whose weights are products of a weight of the row and a weight of the column."""
+
+    def axis_weights(self, sites: AxisSites) -> Float[Tensor, "S n"]:
+        """The weight of each side of each row (or column); NaN for rows whose pixels have other weights."""
+        ...
+
+
+@runtime_checkable
 class Conditioning(Protocol):
     """A module: (query, sites, grid) -> (K, B or 1, *Q, channels), or broadcastable to it, float32.
 
@@ -231,5 +240,23 @@ class BlockDecoder(Decoder, Protocol):
 
         ``maps``: those of the rectangle, (B, h, w, width). ``rows`` and ``columns``: offsets of the positions from each
         code, in feature-cell units. ``conditions``: those of scope "image", by name, each (B or 1, channels).
+        """
+        ...
+
+
+@runtime_checkable
+class SeparableDecoder(BlockDecoder, Protocol):
+    """A block decoder whose colors are sums of coefficients, each times a function of y and a function of x.
+
+    Its only map is "coefficient", (B, h * w, out_channels * P * Q), float32: color by color, and for each color by
+    function of y. With a ``SeparableSampling``, a CPU decodes pixel grids along one axis and then along the other.
+    """
+
+    def axis_functions(
+        self, axis: int, offsets: Float[Tensor, "*n"], conditions: Mapping[str, Tensor]
+    ) -> Float[Tensor, "b *n P"]:
+        """The functions of y (axis 0) or of x at offsets in feature-cell units.
+
+        ``conditions``: those of scope "image", by name, each (B or 1, channels).
         """
         ...

@@ -14,6 +14,7 @@ from liif_core import AxisSites, Component, Query, Sites, hookimpl, option
 from liif_core.nn import nearest_code
 
 _SHIFT = 1e-6  # moves a query that lies exactly between two codes to one side
+_CERTAIN = 0.1  # summed distances from which _SMALLEST_AREA changes weights by less than 1e-6
 _SMALLEST_AREA = 1e-9  # keeps the weights finite where all areas vanish
 
 
@@ -71,6 +72,13 @@ class NeighbourSampling(nn.Module):
                 AxisSites(*_axis(axis, codes, self.sides, self.ties)) for axis, codes in zip(query.axes, grid)
             )
         return rows, columns
+
+    def axis_weights(self, sites: AxisSites) -> Tensor:
+        distance = sites.offset.abs()
+        total = distance.sum(0)
+        if self.neighbours == 1:
+            return torch.ones_like(distance)
+        return (distance.flip(0) / total).where(total > _CERTAIN, torch.nan)
 
     def weights(self, rows: AxisSites, columns: AxisSites) -> Tensor:
         return _opposite_areas(rows.offset[:, None, :, None], columns.offset[None, :, None, :])

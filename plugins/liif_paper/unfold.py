@@ -22,6 +22,8 @@ class UnfoldedField(LatentField):
         self.channels = features.shape[1] * size * size
 
     def dense(self) -> Tensor:
+        if self.size == 1:
+            return self.features
         batch, _, height, width = self.features.shape
         return F.unfold(self.features, self.size, padding=self.size // 2).view(batch, self.channels, height, width)
 

@@ -108,22 +108,22 @@ class Basis(nn.Module):
             numbers = linear(numbers.relu_(), layer.weight, layer.bias)
         if others:
             numbers = float32_linear(numbers.relu_(), others[-1].weight, others[-1].bias)
-        return {"coefficients": numbers.float()}
+        return {"coefficient": numbers.float()}
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor]) -> Tensor:
-        coefficients = gather(maps["coefficients"], sites.index).unflatten(-1, (self.shape[0], -1))
+        coefficients = gather(maps["coefficient"], sites.index).unflatten(-1, (self.shape[0], -1))
         known = [conditions["coordinate"]] + ([conditions["cell"]] if self.scale_dependent else [])
         down, across = (self.functions(*(values[..., axis] for values in known)) for axis in (0, 1))
         products = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(-2)
         return blend((coefficients * products.unsqueeze(-2)).sum(-1), sites.weight)
 
+    def axis_functions(self, axis: int, offsets: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
+        cell = [conditions["cell"][:, axis].view(-1, *[1] * offsets.ndim)] if self.scale_dependent else []
+        return self.functions(offsets.unsqueeze(0), *cell)
+
     def decode_block(self, maps: Maps, rows: Tensor, columns: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        coefficients = maps["coefficients"].unflatten(-1, self.shape)
-        cell = conditions["cell"].unbind(-1) if self.scale_dependent else None
-        down, across = (
-            self.functions(offsets.unsqueeze(0), *([] if cell is None else [cell[axis].view(-1, 1, 1)]))
-            for axis, offsets in enumerate((rows, columns))
-        )
+        coefficients = maps["coefficient"].unflatten(-1, self.shape)
+        down, across = (self.axis_functions(axis, offsets, conditions) for axis, offsets in enumerate((rows, columns)))
         with torch.autocast(coefficients.device.type, enabled=False):
             # p and q: functions of y and of x; r and s: positions along y and x
             of_columns = torch.einsum("bhwcpq,bwsq->bhwcps", coefficients, across)

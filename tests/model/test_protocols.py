@@ -112,12 +112,16 @@ def test_the_default_components_keep_the_contracts(registry):
         "features": {"in_channels": 4},
         "sampling": {},
         "conditioning": {},
-        "decoder": {"in_channels": 4, "out_channels": 3, "neighbours": 4, "conditions": {"cell": 2}},
+        "decoder": {"in_channels": 147, "out_channels": 3, "neighbours": 4},  # 147: what "opesr" needs
     }
     for kind, keywords in sizes.items():
         contract = getattr(liif_core, kind.capitalize())
         for component, origin in registry.components[kind]:
             if origin.distribution == "liif-core":
+                if kind == "decoder":
+                    widths = {"coordinate": 2, "cell": 2, "hierarchy": 12}
+                    keywords["conditions"] = {name: widths[name] for name in component.build.needs}
+                    keywords["neighbours"] = {"clit": 49, "thera": 1, "igconv": 1}.get(component.name, 4)
                 module = component.build(component.options(), **keywords)
                 assert isinstance(module, nn.Module) and isinstance(module, contract)
 
