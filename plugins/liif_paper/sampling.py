@@ -36,7 +36,8 @@ def _axis(position: Tensor, codes: int, sides: tuple[int, ...], ties: Ties) -> t
     for side in sides:
         index, center = nearest_code(position + (side / codes + _SHIFT) if side else position, codes, ties)
         indices.append(index)
-        offsets.append((position - center) * codes)
+        # "away" is for waves of high frequencies, whose phases rounding would change; the other order is LIIF's
+        offsets.append((position - center) * codes if ties == "even" else position * codes - (2 * index + 1 - codes))
     return torch.stack(indices), torch.stack(offsets)
 
 
