@@ -1,6 +1,7 @@
 """The check of decoders that decode a pixel grid code by code."""
 
 import math
+from itertools import product
 from typing import Any
 
 import torch
@@ -48,6 +49,13 @@ class SquareSampling:
         return torch.softmax(-distance.flatten(0, 1), dim=0)
 
 
+class SeparableSquareSampling(SquareSampling):
+    """The same. Its weights are products: of a softmax over rows, and one over columns."""
+
+    def axis_weights(self, sites: AxisSites) -> Tensor:
+        return torch.softmax(-sites.offset.square(), dim=0)
+
+
 def enlarged(grid: Size, scale: float) -> Query:
     """A part of a pixel grid over ``grid`` codes that does not begin at the border, and ends beyond it."""
     steps = [2 / (codes * scale) for codes in grid]
@@ -56,7 +64,10 @@ def enlarged(grid: Size, scale: float) -> Query:
 
 
 def decode_block(case: DecoderCase) -> None:
-    """If the decoder has ``decode_block``, pixel grids decoded by it have the colors that ``decode`` gives them."""
+    """If the decoder has ``decode_block``, pixel grids decoded by it have the colors that ``decode`` gives them.
+
+    The same holds for ``axis_functions``.
+    """
     module = case.build()
     if not callable(getattr(module, "decode_block", None)):
         return
@@ -68,8 +79,11 @@ def decode_block(case: DecoderCase) -> None:
     side = round(case.neighbours**0.5)
     if not case.conditions.keys() <= {"coordinate", "cell"} or side * side != case.neighbours:
         return  # the framework does not use it with such conditions or codes
-    for scale in SCALES:
-        _expect_blocks(case, module, SquareSampling(side), scale)
+    samplings = [SquareSampling(side)]
+    if callable(getattr(module, "axis_functions", None)):
+        samplings.append(SeparableSquareSampling(side))
+    for scale, sampling in product(SCALES, samplings):
+        _expect_blocks(case, module, sampling, scale)
 
 
 def _expect_blocks(case: DecoderCase, module: Any, sampling: SquareSampling, scale: float) -> None:
@@ -86,4 +100,5 @@ def _expect_blocks(case: DecoderCase, module: Any, sampling: SquareSampling, sca
         cell = {"cell": query.cell.view(1, 2) * torch.tensor(GRID)} if "cell" in case.conditions else {}
         found = GridDecoding(rows, columns, module, sampling, maps, GRID, (0, 0), cell).colors(case.out_channels)
     found = found.permute(0, 2, 3, 1)
-    expect_same(f"blocks at scale {scale:g}", {"colors": found}, {"colors": expected}, tolerance=2e-5)
+    way = "axes" if hasattr(sampling, "axis_weights") else "blocks"
+    expect_same(f"{way} at scale {scale:g}", {"colors": found}, {"colors": expected}, tolerance=2e-5)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liif_core.model.protocols import Query, Sites
+from liif_core.model.protocols import Query, SeparableSampling, Sites
 from liif_core.sizes import Size
 from liif_core.testing.blocks import SCALES, enlarged
 from liif_core.testing.case import Case, Check, Tensors, dtype_name, expect_same, expect_shape, fail, random
@@ -146,7 +146,10 @@ def pixel_grid(case: SamplingCase) -> None:
 
 
 def grid_axes(case: SamplingCase) -> None:
-    """If the sampling has ``axes`` and ``weights``, they give the sites of a pixel grid, in ascending order."""
+    """If the sampling has ``axes`` and ``weights``, they give the sites of a pixel grid, in ascending order.
+
+    If it has ``axis_weights``, its products are those weights.
+    """
     module: Any = case.build()
     has = [callable(getattr(module, name, None)) for name in ("axes", "weights")]
     if not any(has):
@@ -169,6 +172,11 @@ def grid_axes(case: SamplingCase) -> None:
                     fail(f"the index of {words} decreases along the grid")
             expect_shape("weights of a grid", weights, module.neighbours, *query.shape)
             rows, columns = axes
+            if isinstance(module, SeparableSampling):
+                down, across = (module.axis_weights(axis) for axis in axes)
+                products = (down[:, None, :, None] * across[None, :, None, :]).flatten(0, 1)
+                known = {"weight": torch.where(products.isnan(), weights, products)}
+                expect_same(f"axis_weights on {grid[0]} x {grid[1]} codes", known, {"weight": weights})
             index = rows.index[:, None, :, None] * grid[1] + columns.index[None, :, None, :]
             down, across = torch.broadcast_tensors(rows.offset[:, None, :, None], columns.offset[None, :, None, :])
             found = {"index": index.flatten(0, 1), "weight": weights}

@@ -37,6 +37,7 @@ from torch import nn
 from liif_core import AxisSites, Component, Query, Sites, TilePlacement, as_rows, blend, gather
 from liif_core.testing import CHECKS, ContractWarning, EncoderContract, common
 from liif_core.testing.reference import reference_sites
+from liif_zoo.basis import Basis, BasisOptions
 
 
 @pytest.mark.filterwarnings("error::liif_core.testing.ContractWarning")
@@ -433,6 +434,12 @@ class OtherWeights(GridSampling):
         return super().weights(rows, columns) * 0.9
 
 
+@broken("sampling", "grid_axes")
+class OtherAxisWeights(GridSampling):
+    def axis_weights(self, sites):
+        return torch.full_like(sites.offset, 0.3)
+
+
 @broken("sampling", "autocast")
 class HalfWeights(Altered):
     def alter(self, query, grid, sites):
@@ -602,6 +609,25 @@ class DetectsGrids(Decoder):
 class MovesRows(BlockDecoder):
     def decode_block(self, maps, rows, columns, conditions):
         return super().decode_block(maps, rows + 0.1, columns, conditions)
+
+
+@broken("decoder", "decode_block")
+class MovesFunctions(Basis):
+    """Blocks are right, and decoding axis by axis is not."""
+
+    moved = 0.1
+
+    def __init__(self, options, **sizes):
+        super().__init__(BasisOptions(functions=2, latent=(4,), axis=(4,), modulation=4), **sizes)
+
+    def axis_functions(self, axis, offsets, conditions):
+        return super().axis_functions(axis, offsets + self.moved, conditions)
+
+    def decode_block(self, maps, rows, columns, conditions):
+        self.moved = 0.0
+        colors = super().decode_block(maps, rows, columns, conditions)
+        self.moved = 0.1
+        return colors
 
 
 @broken("decoder", "decode_block")

@@ -20,6 +20,15 @@ LIIF = MultiStep((200, 400, 600, 800), 0.5)
 SRNO = Cosine(warmup_steps=12500, warmup_from=0.1)
 LMF = MultiStep((200, 400, 600, 800, 1000), 0.5)
 SWINIR = MultiStep((500, 800, 900, 950), 0.5)
+LATER = {  # the same, and the range of scales, and how often an epoch goes over the images
+    "edsr_opesr": (1000, 16, 1e-4, LIIF, 48, "none", (4.0, 4.0), 20),
+    "edsr_hiif": (1050, 16, 4e-4, Cosine(0.005, 100000, 0.005), 48, "bilinear", (1.0, 4.0), 40),
+    "edsr_thera": (5000, 16, 1e-4, Cosine(), 48, "none", (1.2, 4.0), 20),
+    "edsr_thera_plus": (5000, 16, 1e-4, Cosine(), 48, "none", (1.2, 4.0), 20),
+    "edsr_thera_pro": (5000, 16, 1e-4, Cosine(), 48, "none", (1.2, 4.0), 20),
+    "edsr_ciaosr": (8000, 128, 1e-4, MultiStep((1600, 3200, 4800, 6400), 0.5), 48, "bilinear", (1.0, 4.0), 20),
+    "edsr_clit": (1000, 32, 1e-4, LIIF, 48, "bilinear", (1.0, 4.0), 40),
+}
 PROTOCOLS = {  # file: epochs, batch size, learning rate, schedule, patch, residual
     "edsr_metasr": (1000, 16, 1e-4, LIIF, 48, "none"),
     "edsr_lte": (1000, 16, 1e-4, LIIF, 48, "bilinear"),
@@ -42,6 +51,15 @@ def test_training_protocols_of_the_papers(registry, name):
     assert stated == PROTOCOLS[name]
     assert train.optimizer.use == "adam" and data.scale == (1.0, 4.0) and data.queries == data.patch**2
     assert (data.repeat, data.images.split) == (20, "train")
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_training_protocols_of_later_papers(registry, name):
+    found = load_experiment(EXPERIMENTS / f"{name}.toml", registry)
+    train, data, residual = found.train, found.data, getattr(found.model, "residual", "none")
+    stated = (train.epochs, train.batch_size, train.optimizer.lr, train.schedule, data.patch, residual)
+    assert (*stated, data.scale, data.repeat) == LATER[name]
+    assert data.queries == 2304 and data.images.split == "train"
 
 
 def test_srno_warms_up_from_a_tenth_and_decays_to_zero(registry):
