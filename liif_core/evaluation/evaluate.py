@@ -16,17 +16,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from liif_core.data.crops import Images
+from liif_core.data.matlab_resize import matlab_bicubic
 from liif_core.data.resize import bicubic
 from liif_core.data.sources import ImageSet, MissingData, open_images
 from liif_core.distributed import ALONE, Processes
 from liif_core.errors import UserError
 from liif_core.evaluation import metrics
 from liif_core.evaluation.checks import check_set
+from liif_core.evaluation.predicting import predict
 from liif_core.evaluation.report import Score, comparison_picture
 from liif_core.experiment.schema import EvaluationSet
 from liif_core.files import replacing
 from liif_core.model.continuous import ContinuousModel
-from liif_core.model.device import autocast, moved
+from liif_core.model.device import moved
+from liif_core.presets import PROTOCOLS, EvalProtocol
 from liif_core.sizes import Scale, Size, low_resolution_size, scaled_size
 
 
@@ -116,8 +119,9 @@ def evaluate_set(
 ) -> list[Score]:
     """One dataset: a score for each scale, in their order. ``name`` is what reports and messages call it.
 
-    LR images are those that come with the dataset for a scale, else PIL bicubic on uint8 of HR, cropped so that sizes
-    match. Predictions are clamped and not rounded; bicubic's are uint8, as PIL makes them. The model is on ``device``,
+    LR images are those that come with the dataset for a scale, else the protocol's bicubic on uint8 of HR, cropped so
+    that sizes match. Predictions are clamped, and rounded if the protocol says so; bicubic's are uint8, as PIL makes
+    them. The model is on ``device``,
     and is put in evaluation mode.
 
     ``picture``: where to write a comparison picture, of the image that bicubic has the lowest PSNR for, at
@@ -172,7 +176,7 @@ class _Measuring:
     def measure(self, i: int, scales: Sequence[Scale], then: Callable[[], object]) -> dict[Scale, _Measured]:
         """Image i at each scale; calls ``then`` after each."""
         found = {}
-        for scale, low, target, given in _pairs(self.images, i, scales):
+        for scale, low, target, given in _pairs(self.images, i, scales, PROTOCOLS[self.protocol]):
             views = self._views(i, scale, low, target)
             found[scale] = _measure(views[2], views[1], views[3], self.protocol, scale, self.ssim, given)
             if scale == self.picture_scale and found[scale].bicubic_psnr < self._lowest:
@@ -183,7 +187,7 @@ class _Measuring:
     def picture(self, i: int, measured: _Measured) -> Image.Image:
         """Image i at ``picture_scale``."""
         if self._kept is None or self._kept[0] != i:  # another process measured it
-            ((scale, low, target, _),) = _pairs(self.images, i, [self.picture_scale])
+            ((scale, low, target, _),) = _pairs(self.images, i, [self.picture_scale], PROTOCOLS[self.protocol])
             self._kept = i, self._views(i, scale, low, target)
         low_view, baseline, prediction, target_view = self._kept[1]
         decibels = measured.bicubic_psnr, measured.psnr
@@ -194,30 +198,24 @@ class _Measuring:
         size: Size = (target.shape[0], target.shape[1])
         low_view, baseline, target_view = (_as_tensor(image) for image in (low, bicubic(low, size), target))
         where = f"{self.name}: {self.images.names[i]} at {scale}"
-        prediction = _predict(self.model, moved(low_view, self.device), size, self.precision, where)
+        prediction = predict(
+            self.model, moved(low_view, self.device), size, self.precision, PROTOCOLS[self.protocol], where
+        )
         return [low_view, baseline, prediction, target_view]
 
 
-def _pairs(images: Images, i: int, scales: Sequence[Scale]) -> Iterator[tuple[Scale, np.ndarray, np.ndarray, bool]]:
+def _pairs(
+    images: Images, i: int, scales: Sequence[Scale], protocol: EvalProtocol
+) -> Iterator[tuple[Scale, np.ndarray, np.ndarray, bool]]:
     """(scale, LR, the part of HR that it shows, whether LR was given) for one image at each scale."""
     image = images.image(i)
+    resized = {"pillow": bicubic, "matlab": matlab_bicubic}[protocol.low]
     for scale in scales:
         low = images.low_resolution(i, scale)
         size = low_resolution_size(image.shape[:2], scale) if low is None else low.shape[:2]
         height, width = scaled_size(size, scale)
         target = image[:height, :width]
-        yield scale, bicubic(target, size) if low is None else low, target, low is not None
-
-
-def _predict(model: ContinuousModel, low: Tensor, size: Size, precision: str, where: str) -> Tensor:
-    with torch.inference_mode(), autocast(low.device, precision):
-        prediction = model.encode(low).render(size, clamp=True).cpu()
-    if not prediction.isfinite().all():
-        raise UserError(
-            f"{where}: the model's output is not finite in {precision}: "
-            "its training diverged, or fp16 is too narrow for it (use float32 or bf16)"
-        )
-    return prediction
+        yield scale, resized(target, size) if low is None else low, target, low is not None
 
 
 def _measure(

@@ -49,7 +49,7 @@ def evaluate(
         images: the high-resolution images: a folder, or a list of paths, PIL images, uint8 arrays (H, W) or
             (H, W, c), or tensors (c, H, W), uint8 or floating point in [0, 1], which are rounded to 8 bits.
         scales: a number, a (vertical, horizontal) tuple, or a list of these.
-        protocol: "benchmark", "div2k" or "rgb"; see ``liif_core.presets.PROTOCOLS``.
+        protocol: a name such as "benchmark", "div2k", "rgb" or "thera"; see ``liif_core.presets.PROTOCOLS``.
         lr: the low-resolution images that belong to ``images``, in the same order, for a single scale; by default they
             are made by Pillow's bicubic filter on uint8.
         ssim: measure SSIM too; needs scikit-image.

@@ -209,7 +209,7 @@ class ValidateSpec:
 
     images: Source = option("Source of the validation images, which are not trained on.")
     scale: Scale = option("Scale at which the validation images are rendered.", Scale(4.0, 4.0))
-    protocol: str = option("Evaluation protocol: benchmark, div2k or rgb.", "rgb", check=in_(tuple(PROTOCOLS)))
+    protocol: str = option("Evaluation protocol, such as benchmark, div2k or rgb.", "rgb", check=in_(tuple(PROTOCOLS)))
     every: int = option("Number of epochs between validations.", 1, check=_at_least_one)
 
 
@@ -222,7 +222,9 @@ class EvaluationSet:
     scales: tuple[Scale, ...] = option(
         "Scales to evaluate: numbers, or [vertical, horizontal] pairs.", check=min_len(1)
     )
-    protocol: str = option("Evaluation protocol: benchmark, div2k or rgb.", "benchmark", check=in_(tuple(PROTOCOLS)))
+    protocol: str = option(
+        "Evaluation protocol, such as benchmark, div2k or rgb.", "benchmark", check=in_(tuple(PROTOCOLS))
+    )
     ssim: bool = option("Whether to report SSIM too; needs scikit-image.", False)
 
 
