@@ -16,6 +16,7 @@ from .experiment.toml_file import load_experiment as load_experiment
 from .model.continuous import ContinuousImage as ContinuousImage
 from .model.continuous import ContinuousModel as ContinuousModel
 from .model.continuous import TilePlacement as TilePlacement
+from .model.ensemble import SelfEnsemble as SelfEnsemble
 from .model.gathering import as_rows as as_rows
 from .model.gathering import blend as blend
 from .model.gathering import gather as gather

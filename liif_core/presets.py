@@ -16,6 +16,8 @@ from attrs import evolve, frozen
 
 from liif_core.sizes import Scale, Size
 
+LOW = {"pillow": "PIL bicubic", "matlab": "bicubic like MATLAB's"}  # how LR images are made, for reports
+
 
 @frozen
 class EvalProtocol:

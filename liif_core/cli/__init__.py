@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from liif_core.cli.common import DEVICE, FILE, PLUGIN, SETTINGS, reported
+from liif_core.cli.common import DEVICE, ENSEMBLE, FILE, PLUGIN, SETTINGS, reported
 from liif_core.cli.model_commands import models
 from liif_core.cli.streams import echo
 
@@ -89,10 +89,12 @@ liif.add_command(click.command("run")(_with_run_options(reported(_run))))
 )
 @click.option(
     "--protocol",
+    "--preset",
+    "protocol",
     default="benchmark",
     show_default=True,
     metavar="NAME",
-    help="Evaluation protocol: benchmark, div2k or rgb.",
+    help="Evaluation protocol, such as benchmark, div2k or rgb.",
 )
 @click.option("--json", "json_path", type=FILE, metavar="FILE", help="Also write the results to this file.")
 @click.option("--ssim", is_flag=True, help="Also compute SSIM.")
@@ -103,6 +105,7 @@ liif.add_command(click.command("run")(_with_run_options(reported(_run))))
     metavar="P",
     help="Precision of matrix products: float32, bf16 or fp16.",
 )
+@ENSEMBLE
 @DEVICE
 @PLUGIN
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
@@ -143,6 +146,7 @@ def evaluate(checkpoint: Path, **options: Any) -> None:
     metavar="P",
     help="Precision of matrix products: float32, bf16 or fp16.",
 )
+@ENSEMBLE
 @click.option("--memory", metavar="2GB", help="Approximate memory limit.  [default: a quarter of the free memory]")
 @click.option("--format", metavar="F", help="Output format: png, jpg, webp or tif.  [default: from the file name]")
 @click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Quality of jpg and webp.")

@@ -90,6 +90,12 @@ PLUGIN = click.option(
     metavar="P",
     help="Also use a plugin that is not installed: FILE.py, MODULE or MODULE:OBJECT. May be repeated.",
 )
+ENSEMBLE = click.option(
+    "--ensemble",
+    type=click.Choice(["4", "8"]),
+    help="Average over quarter turns of the image (4), or over these and their mirror images (8). Takes as many times "
+    "as long, and as much memory.",
+)
 DEVICE = click.option(
     "--device", metavar="D", help="Device to compute on: auto, cpu, cuda, cuda:N or mps.  [default: auto]"
 )

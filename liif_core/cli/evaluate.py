@@ -20,6 +20,7 @@ from liif_core.experiment.description import short_description
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, precision_problems
+from liif_core.model.ensemble import SelfEnsemble
 from liif_core.models.loading import checkpoint_path
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.discovery import discover
@@ -36,6 +37,7 @@ def evaluate_checkpoint(
     json_path: Path | None,
     ssim: bool,
     precision: str,
+    ensemble: str | None,
     device: str | None,
     quiet: bool,
     say: Callable[[str], None],
@@ -53,6 +55,7 @@ def evaluate_checkpoint(
         problems += json_problems(json_path, [], {str(read): read for read in (checkpoint, hr, lr) if read is not None})
     if problems:
         raise UserError(*problems)
+    name = hr.name or hr.absolute().name
     with joined(started_by_torchrun()) as processes:
         write_json = None if json_path is None or not processes.first else json_writer(json_path)
         registry = discover()
@@ -61,10 +64,12 @@ def evaluate_checkpoint(
             target = device_of_process(device or "auto", processes)
             autocast(target, precision)  # refuses half precision that the device lacks before anything is read
             loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
-            model = model_of(loaded, registry, str(checkpoint)).to(target).eval()
+            model: ContinuousModel = model_of(loaded, registry, str(checkpoint)).to(target).eval()
             source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
             images = open_images(source, channels=model.channels)
-            check_set(images, hr.name, model.channels, wanted, protocol, ssim, model)
+            if ensemble is not None:
+                model = SelfEnsemble(model, int(ensemble))
+            check_set(images, name, model.channels, wanted, protocol, ssim, model)
             return target, loaded, model, images
 
         target, loaded, model, images = processes.each(opened)
@@ -72,7 +77,7 @@ def evaluate_checkpoint(
         try:
             for scale in wanted:
                 scores += evaluate_set(
-                    model, images, hr.name, [scale], protocol,
+                    model, images, name, [scale], protocol,
                     device=target, precision=precision, ssim=ssim, progress=not quiet, processes=processes,
                 )  # fmt: skip
         except BaseException:
@@ -85,7 +90,8 @@ def evaluate_checkpoint(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OtherVersion)  # model_of has warned
             spec = spec_of(loaded, registry, str(checkpoint))
-        say(scores_table(scores, short_description(spec)))
+        said = "" if ensemble is None else f", mean of {ensemble} orientations"
+        say(scores_table(scores, short_description(spec) + said))
         if write_json is not None:
             write_json(results_json(scores))
 

@@ -39,6 +39,7 @@ from liif_core.errors import UserError, one_line
 from liif_core.images import WRITABLE, Encoding, several
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device, precision_problems
+from liif_core.model.ensemble import SelfEnsemble
 from liif_core.model.tile_plan import default_memory
 from liif_core.registry.discovery import discover
 
@@ -54,6 +55,7 @@ def upscale(
     region: str | None,
     device: str | None,
     precision: str,
+    ensemble: str | None,
     memory: str | None,
     format: str | None,
     quality: int,
@@ -110,7 +112,7 @@ def upscale(
         target = pick_device(device or _own_device(rank, world))
         autocast(target, precision)  # refuses half precision that the device lacks before anything is read
         settings = Settings(
-            output_sizes, precision, limit or default_memory(target), max_pixels, frame, format,
+            output_sizes, precision, int(ensemble or 1), limit or default_memory(target), max_pixels, frame, format,
             Encoding(quality=quality, lossless=lossless), quiet, verbose, overwrite,
             lambda line: say(one_line(line)), lambda line: complain(one_line(line)),
         )  # fmt: skip
@@ -169,6 +171,8 @@ def _all(
     if choice.reason:
         say(choice.reason)
     models = processes.each(lambda: choice.load(device))
+    if settings.ensemble > 1:
+        models = {name: SelfEnsemble(loaded, settings.ensemble) for name, loaded in models.items()}
     results: list[dict[str, Any]] = []
     made: dict[object, Path] = {}
     summary = {
@@ -213,7 +217,10 @@ def _exit_code(results: list[dict[str, Any]], unreadable: list[str], complain: S
 def _mark(job: Job, settings: Settings, model: str, weights: str) -> Mark:
     lossy = job.target.suffix.lower() in WRITABLE["jpg"].suffixes + WRITABLE["webp"].suffixes
     encoding: Mark = {"lossless": True} if settings.encoding.lossless else {"quality": settings.encoding.quality}
-    return settings_mark(settings.output, settings.frame, model, weights, settings.precision, encoding if lossy else {})
+    return settings_mark(
+        settings.output, settings.frame, model, weights, settings.precision, settings.ensemble,
+        encoding if lossy else {},
+    )  # fmt: skip
 
 
 def _own_device(rank: int, world: int) -> str:

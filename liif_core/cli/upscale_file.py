@@ -40,6 +40,7 @@ class Settings:
 
     output: OutputSize
     precision: str
+    ensemble: int  # orientations whose mean is rendered; 1: the image as it is
     memory: int
     max_pixels: int
     frame: int | None

@@ -21,13 +21,13 @@ _TAG = 0x000B  # ProcessingSoftware
 _MARK = re.compile(rb"liif-core upscale (\{[ -~]{0,4000}?\})\0")
 _HEAD, _TAIL = 1 << 16, 1 << 14  # bytes in which it is looked for: formats have it near their start or their end
 _NAME = 100  # characters of a model's name that are kept
-_SETTINGS = ("region", "frame", "precision", "quality", "lossless")
+_SETTINGS = ("region", "frame", "precision", "ensemble", "quality", "lossless")
 
 Mark = dict[str, Any]
 
 
 def settings_mark(
-    output: OutputSize, frame: int | None, model: str, weights: str, precision: str, encoding: Mark
+    output: OutputSize, frame: int | None, model: str, weights: str, precision: str, ensemble: int, encoding: Mark
 ) -> Mark:
     """What decides how an output looks, besides its input. ``weights`` is a digest of the checkpoint's bytes."""
     mark: Mark = {
@@ -44,6 +44,8 @@ def settings_mark(
         mark["region"] = list(output.region)
     if frame is not None:
         mark["frame"] = frame
+    if ensemble > 1:
+        mark["ensemble"] = ensemble
     return mark
 
 

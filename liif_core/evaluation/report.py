@@ -12,7 +12,7 @@ from torch import Tensor
 
 from liif_core.data.resize import torchvision
 from liif_core.evaluation.metrics import psnr
-from liif_core.presets import PROTOCOLS
+from liif_core.presets import LOW, PROTOCOLS
 from liif_core.sizes import Scale
 
 Crop = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels
@@ -229,7 +229,7 @@ def _table(scores: Sequence[Score], name: str, protocol: str) -> str:
 def _origin_of_low(scores: Sequence[Score]) -> str:
     if all(score.given_low == len(score.images) for score in scores):
         return "LR images came with the data."
-    made = "LR images were made of HR by PIL bicubic"
+    made = f"LR images were made of HR by {LOW[PROTOCOLS[scores[0].protocol].low]}"
     given = ", ".join(f"{_line(score.dataset)} {score.scale}" for score in scores if score.given_low)
     return f"{made}, except those that came with {given}." if given else f"{made}."
 
