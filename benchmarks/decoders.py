@@ -3,10 +3,11 @@
     python benchmarks/decoders.py [--size 180 320] [--scales 2 4 8] [--rounds 3] [--only lte srno] [--json FILE]
 
 Measured is everything after the encoder: what is prepared once per image, and all queries. "Plain" is the formula of
-``formulas.py`` or ``formulas_*.py``, in chunks of 30,000 queries where the published code has such. Times are minima over the rounds, in which "plain" and "ours" take turns.
-Multiply-adds are counted while the whole image is rendered, and divided by the number of output pixels. "Limit" is how
-many times faster exact float32 could be if all of these ran at the rate of large matrix products, which is timed first.
-Peak memory is that of a process that renders once, beyond its memory once the features are computed.
+``formulas.py`` or ``formulas_*.py``, in chunks of 30,000 queries where the published code has such. Times are minima
+over the rounds, in which "plain" and "ours" take turns. Multiply-adds are counted while the whole image is rendered,
+and divided by the number of output pixels. "Limit" is how many times faster exact float32 could be if all of these ran
+at the rate of large matrix products, which is timed first. Peak memory is that of a process that renders once, beyond
+its memory once the features are computed.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 from . import importing as importing
 from . import nn as nn
+from . import shapes as shapes
 from .data.degrade import Degradation as Degradation
 from .data.resize import bicubic as bicubic
 from .errors import UserError as UserError

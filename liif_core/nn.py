@@ -6,11 +6,12 @@ from typing import Literal
 from torch import Tensor
 
 from liif_core.model.convolution import fused_conv
-from liif_core.model.linear import float32_linear, fused_linear, linear
+from liif_core.model.linear import Activation, float32_linear, fused_linear, linear
 from liif_core.model.threads import on_threads
 from liif_core.model.waves import fourier_block, fourier_features, phases, y_then_x
 
 __all__ = [
+    "Activation",
     "expect_conditions",
     "float32_linear",
     "fourier_block",

@@ -89,15 +89,17 @@ class SelfEnsemble(ContinuousModel):
 
     @property
     def multiple_of(self) -> int:  # type: ignore[override]
+        """As of the other model."""
         return self.model.multiple_of
 
     @property
     def num_statistics(self) -> int | None:  # type: ignore[override]
+        """As of the other model; each orientation has its own."""
         return self.model.num_statistics
 
     @property
     def halo(self) -> int | None:  # type: ignore[override]
-        # A turned tile may have to lose so many pixels at a cut to begin at a multiple.
+        """That of the other model, and what a turned tile may lose at a cut to begin at a multiple."""
         return None if self.model.halo is None else self.model.halo + self.model.multiple_of - 1
 
     def check_scale(self, size: Size, target: Size) -> None:
