@@ -34,7 +34,7 @@ _ROUNDING = 5e-7  # of a scale that was computed from a cell in float32, relativ
 
 @frozen
 class GSASROptions:
-    """The defaults are the published EDSR models."""
+    """The sizes of published checkpoints follow from their parameters."""
 
     variant: Variant = option("Variant: 'paper', or 'enhanced' for the models that were released later.", "paper")
     encoder_blocks: int = option("Residual blocks of the encoder, which is EDSR.", 16, check=ge(1), quick=2)

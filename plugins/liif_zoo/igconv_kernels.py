@@ -37,7 +37,8 @@ class Kernels(nn.Module):
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         with torch.no_grad():
-            layers[-1].weight.mul_(rows**-0.5)  # so that sums over the rows are moderate
+            for parameter in layers[-1].parameters():  # so that sums over the rows are small at first
+                parameter.mul_(0.1 * rows**-0.5)
         self.layers: Any = nn.ModuleList(layers)
 
     def at(self, offset: Tensor, pixel: Tensor) -> Tensor:

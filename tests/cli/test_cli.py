@@ -294,8 +294,11 @@ def test_import(folder, shared):
     before = (folder / "ours.safetensors").read_bytes()
     refused = invoke("import", published, "ours.safetensors", command=liif)
     assert refused.exit_code == 2 and "--overwrite" in refused.output
-    missing = invoke("import", shared / "golden" / "ciaosr.pth", "other.safetensors", command=liif)
-    assert missing.exit_code == 2 and "no installed plugin imports the model 'ciaosr'" in missing.output
+    unknown = torch.load(published, weights_only=True)
+    unknown["model"]["name"] = "siren"
+    torch.save(unknown, "unknown.pth")
+    missing = invoke("import", "unknown.pth", "other.safetensors", command=liif)
+    assert missing.exit_code == 2 and "no installed plugin imports the model 'siren'" in missing.output
     assert (folder / "ours.safetensors").read_bytes() == before and not (folder / "other.safetensors").exists()
 
 
@@ -307,6 +310,10 @@ def test_plugins_and_doctor():
         ("features", "identity"), ("sampling", "nearest"), ("sampling", "local-ensemble"), ("sampling", "corner"),
         ("conditioning", "coordinate"), ("conditioning", "cell"), ("decoder", "mlp"), ("decoder", "metasr"),
         ("decoder", "lte"), ("decoder", "srno"), ("decoder", "lm-liif"), ("decoder", "lm-lte"),
+        ("decoder", "opesr"), ("features", "projection"), ("decoder", "linf"), ("model", "linf-patch"),
+        ("decoder", "hiif"), ("conditioning", "hierarchy"), ("decoder", "thera"), ("features", "convnext"),
+        ("features", "swin"), ("sampling", "ciaosr"), ("decoder", "ciaosr"), ("sampling", "window"),
+        ("decoder", "clit"), ("model", "clit-cascade"), ("model", "gsasr"), ("decoder", "igconv"),
         ("decoder", "basis"), ("degradation", "bicubic"), ("degradation", "photo"),
     }  # fmt: skip
     options = next(c["options"] for c in listed["components"] if c["name"] == "edsr")

@@ -154,5 +154,5 @@ def test_import_refuses_what_is_not_liif(registry):
         imported(registry, {"coef.weight": 1})
     with pytest.raises(ValueError, match="imnet 'siren'"):
         imported(registry, imnet_spec={"name": "siren", "args": {}})
-    with pytest.raises(liif_core.UserError, match="no installed plugin imports the model 'liff'.*did you mean 'liif'"):
-        registry.importer("model", "liff")
+    with pytest.raises(liif_core.UserError, match="no installed plugin imports the model 'liiif'.*did you mean 'liif'"):
+        registry.importer("model", "liiif")
