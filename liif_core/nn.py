@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from liif_core.model.convolution import fused_conv
+from liif_core.model.geometry import mirror_padded
 from liif_core.model.linear import Activation, float32_linear, fused_linear, linear
 from liif_core.model.threads import on_threads
 from liif_core.model.waves import fourier_block, fourier_features, phases, y_then_x
@@ -19,6 +20,7 @@ __all__ = [
     "fused_conv",
     "fused_linear",
     "linear",
+    "mirror_padded",
     "nearest_code",
     "on_threads",
     "phases",

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from liif_core.model.composed_image import ComposedImage
 from liif_core.model.continuous import ContinuousModel, TilePlacement
-from liif_core.model.device import eval_mode, moved
+from liif_core.model.device import eval_mode
 from liif_core.model.frame import frame_of, padded, scaled_slice, without_cuts
-from liif_core.model.geometry import mirrored
+from liif_core.model.geometry import mirror_padded
 from liif_core.model.protocols import AlignedFeatures, ObjectiveDecoder
 from liif_core.shapes import Float
 
@@ -100,8 +100,7 @@ class ComposedModel(ContinuousModel):
         return self._measured
 
     def encode(self, image: Float[Tensor, "B channels h w"], placement: TilePlacement | None = None) -> ComposedImage:
-        if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
-            raise ValueError(f"image: expected (B, {self.channels}, h, w) with no empty side, got {tuple(image.shape)}")
+        self.check_image(image)
         signal = (image.float() - 0.5) / 0.5
         size = signal.shape[-2], signal.shape[-1]
         tile = TilePlacement(size, 0, 0) if placement is None else placement
@@ -127,10 +126,7 @@ class ComposedModel(ContinuousModel):
     def _encoded(self, signal: Float[Tensor, "B channels h w"]) -> tuple[Float[Tensor, "B C y x"], int]:
         """``encoded``, and the multiple, in pixels, that the sides of the area it covers are padded to."""
         height, width = signal.shape[-2:]
-        for dim, side in ((2, height), (3, width)):
-            wanted = padded(side, self.encoder.multiple_of)
-            if side != wanted:
-                signal = signal.index_select(dim, moved(mirrored(side, wanted), signal.device))
+        signal = mirror_padded(signal, self.encoder.multiple_of)
         encoded = self.encoder(_channels_last(self._normalized(signal)))
         if encoded.shape[-2:] == signal.shape[-2:]:
             return encoded[:, :, :height, :width], 1

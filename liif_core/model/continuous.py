@@ -217,6 +217,11 @@ class ContinuousModel(nn.Module, ABC):
         and equals the larger image's own result at positions at least ``halo`` pixels from each cut.
         """
 
+    def check_image(self, image: Tensor) -> None:
+        """For use in ``encode``: raises ValueError for an image that is not (B, channels, h, w) with no empty side."""
+        if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
+            raise ValueError(f"image: expected (B, {self.channels}, h, w) with no empty side, got {tuple(image.shape)}")
+
     def check_scale(self, size: Size, target: Size) -> None:
         """Raises ValueError, with one sentence, where the model cannot render an image of ``size`` at ``target``.
 

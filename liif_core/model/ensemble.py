@@ -4,7 +4,7 @@ Timofte, Rothe and Van Gool, Seven ways to improve example-based single image su
 orientation is asked for at the turned positions, so that nothing is resized, at any scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from attrs import evolve, frozen
@@ -40,7 +40,7 @@ class Orientation:
 
     def pairs(self, pairs: Tensor) -> Tensor:
         """Cells (..., 2), turned."""
-        return pairs.flip(-1) if self.transposed and pairs.shape[-1] == 2 else pairs
+        return pairs.flip(-1) if self.transposed else pairs
 
     def query(self, query: Query) -> Query:
         """The same positions of the turned image, in the same order if they are points."""
@@ -113,7 +113,7 @@ class SelfEnsemble(ContinuousModel):
                 parts.append(self.model.encode(turned))
             else:
                 parts.append(self.model.encode(*self._tile(turned, orientation, placement)))
-        return EnsembleImage(parts, self.orientations)
+        return EnsembleImage(parts, self.orientations, len(image))
 
     def _tile(self, turned: Tensor, orientation: Orientation, placement: TilePlacement) -> tuple[Tensor, TilePlacement]:
         """A turned tile, without the rows and columns before the first multiple of ``multiple_of``; and its place."""
@@ -130,48 +130,54 @@ class SelfEnsemble(ContinuousModel):
 
 
 class EnsembleImage(ContinuousImage):
-    """The mean of continuous images that show one image in several orientations."""
+    """The mean of continuous images that show a batch of images in several orientations."""
 
-    def __init__(self, parts: Sequence[ContinuousImage], orientations: Sequence[Orientation]):
-        self.parts, self.orientations = parts, orientations
-        first = parts[0]  # the image as it is
+    def __init__(self, parts: Sequence[ContinuousImage], orientations: Sequence[Orientation], batch: int):
+        self.parts, self.orientations, self.batch = parts, orientations, batch
+        first = parts[0]  # the images as they are
         self.size, self.channels, self.device = first.size, first.channels, first.device
         self.num_statistics = first.num_statistics
 
     def query(self, where: Query | Tensor, cell: Tensor | None = None, statistics: Statistics = ()) -> Tensor:
-        query = self.parts[0].as_query(where, cell, self._batch(where))
-        total = torch.zeros(())
-        for number, (part, orientation) in enumerate(zip(self.parts, self.orientations)):
-            own = tuple(statistic[:, number] for statistic in statistics)
+        query = self.as_query(where, cell, self.batch)
+
+        def colors(part: ContinuousImage, orientation: Orientation, own: Statistics) -> Tensor:
             turned = orientation.query(query)
-            colors = part.query(turned, statistics=own) if own else part.query(turned)
-            if query.axes is not None:
-                colors = orientation.back(colors.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            total = total.to(colors.device) + colors
-        return total / len(self.parts)
+            found = part.query(turned, statistics=own) if own else part.query(turned)
+            if query.axes is None:
+                return found
+            return orientation.back(found.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+        return _mean(colors(*each) for each in self._each(statistics))
 
     def render_grid(
         self, rows: Tensor, columns: Tensor, cell: Tensor, chunk_size: int | None = None, statistics: Statistics = ()
     ) -> Tensor:
-        total = torch.zeros(())
-        for number, (part, orientation) in enumerate(zip(self.parts, self.orientations)):
-            own = tuple(statistic[:, number] for statistic in statistics)
-            down, across = orientation.axes(rows, columns)
-            colors = part.render_grid(down, across, orientation.pairs(cell), chunk_size, own)
-            total = total.to(colors.device) + orientation.back(colors)
-        return total / len(self.parts)
+        return _mean(
+            orientation.back(
+                part.render_grid(*orientation.axes(rows, columns), orientation.pairs(cell), chunk_size, own)
+            )
+            for part, orientation, own in self._each(statistics)
+        )
 
     def partial_statistic(self, query: Query, statistics: Statistics) -> Tensor:
         """(B, orientations, ...): that of each orientation."""
-        found = []
-        for number, (part, orientation) in enumerate(zip(self.parts, self.orientations)):
-            own = tuple(statistic[:, number] for statistic in statistics)
-            found.append(part.partial_statistic(orientation.query(query), own))
+        found = [part.partial_statistic(turn.query(query), own) for part, turn, own in self._each(statistics)]
         return torch.stack(found, dim=1)
 
     def held_bytes(self) -> int:
         return sum(part.held_bytes() for part in self.parts)
 
-    def _batch(self, where: Query | Tensor) -> int:
-        """The number of images that coordinates may be for: any, since each part checks its own."""
-        return 1 if isinstance(where, Query) or where.ndim < 3 else where.shape[0]
+    def _each(self, statistics: Statistics) -> Iterator[tuple[ContinuousImage, Orientation, Statistics]]:
+        """The images, with their orientation and their own statistics."""
+        for number, (part, orientation) in enumerate(zip(self.parts, self.orientations)):
+            yield part, orientation, tuple(statistic[:, number] for statistic in statistics)
+
+
+def _mean(colors: Iterable[Tensor]) -> Tensor:
+    """The mean, one after the other: no more than two are kept."""
+    total, count = None, 0
+    for its in colors:
+        total, count = its if total is None else total + its, count + 1
+    assert total is not None
+    return total / count

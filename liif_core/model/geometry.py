@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from liif_core.model.device import moved
 from liif_core.sizes import Region, Size
 
 
@@ -97,3 +98,13 @@ def mirrored(count: int, padded: int) -> Tensor:
     period = max(1, 2 * (count - 1))
     place = torch.arange(padded) % period
     return torch.minimum(place, period - place) if count > 1 else torch.zeros(padded, dtype=torch.int64)
+
+
+def mirror_padded(image: Tensor, multiple: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, y, x): continued downwards and to the right by mirroring, to multiples of ``multiple``."""
+    for dim in (2, 3):
+        side = image.shape[dim]
+        wanted = side + -side % multiple
+        if side != wanted:
+            image = image.index_select(dim, moved(mirrored(side, wanted), image.device))
+    return image

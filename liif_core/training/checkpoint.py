@@ -95,7 +95,10 @@ def load_checkpoint(path: str | Path, registry: Registry | None = None) -> Check
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
             raise UserError(f"{path}: cannot be read: expected a file, and it is a pipe or a device")
-        start = b"" if stat.S_ISDIR(mode) else path.open("rb").read(16)
+        start = b""
+        if stat.S_ISREG(mode):
+            with open(path, "rb") as file:
+                start = file.read(16)
     except UserError:
         raise
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Published checkpoints as ``[model]`` tables and weights of ours, through the importers of plugins."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _file(content: Any, path: Path, registry: Registry, encoder: Any) -> _Conver
     for importer, _ in registry.importers:
         if importer.part != "file":
             continue
-        found: _Converted | None = _converted(lambda: importer.convert(content, encoder), path, importer.name)  # noqa: B023
+        convert = partial(importer.convert, content, encoder)
+        found: _Converted | None = _converted(convert, path, importer.name)
         if found is not None:
             return found
     return None

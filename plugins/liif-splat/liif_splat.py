@@ -95,8 +95,7 @@ class Splat(ContinuousModel):
         nn.init.zeros_(self.last.bias)
 
     def encode(self, image: Tensor, placement: TilePlacement | None = None) -> SplatImage:
-        if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
-            raise ValueError(f"image: expected (B, {self.channels}, h, w) with no empty side, got {tuple(image.shape)}")
+        self.check_image(image)
         hidden = image.float() * 2 - 1
         for layer in self.body:
             hidden = layer(hidden).relu()

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from liif_core.nn import mirror_padded
+
 SCALES = (2, 3, 4)
 SHARPNESS = 10.0  # factor of the products before the softmax
 OVERLAP = 6.0  # what maps are divided by, where patches overlap
@@ -49,7 +51,7 @@ class CrossScaleAttention(nn.Module):
     def forward(self, features: Tensor, scale: int) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):  # weights are of the exponential of the products
             height, width = features.shape[-2:]
-            padded = _padded(features.float(), scale)
+            padded = mirror_padded(features.float(), scale)
             shrunk = [side // scale for side in padded.shape[-2:]]
             smaller = F.interpolate(padded, size=shrunk, mode="bilinear", align_corners=False)
             query, key, value = self.query(padded), self.key(smaller), self.value(padded)
@@ -78,18 +80,6 @@ class CrossScaleAttention(nn.Module):
         images, rows, columns = _blocks(len(query), size, count, query.device)
         bands = [[torch.cat([attended(i, r, c) for c in columns], dim=3) for r in rows] for i in images]
         return torch.cat([torch.cat(band, dim=2) for band in bands])
-
-
-def _padded(features: Tensor, scale: int) -> Tensor:
-    """Mirrored at the bottom and on the right, so that the sides are multiples of ``scale``."""
-    for dim in (2, 3):
-        side = features.shape[dim]
-        if missing := -side % scale:
-            period = max(1, 2 * (side - 1))  # the border is not repeated, unless nothing else is there
-            places = [place % period for place in range(side, side + missing)]
-            mirror = [features.narrow(dim, min(place, period - place) % side, 1) for place in places]
-            features = torch.cat([features, *mirror], dim=dim)
-    return features
 
 
 def _blocks(batch: int, size: tuple[int, int], count: int, device: torch.device) -> list[list[slice]]:

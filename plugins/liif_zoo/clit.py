@@ -1,5 +1,4 @@
-"""CLIT (Chen, Xu, Hong, Tsai, Kuo and Lee, Cascaded Local Implicit Transformer for Arbitrary-Scale Super-Resolution,
-CVPR 2023).
+"""CLIT (Chen et al., Cascaded Local Implicit Transformer for Arbitrary-Scale Super-Resolution, CVPR 2023).
 
 A query attends to the latent codes of a window around it, and a network reads all values, weighted but not summed, and
 the cell. The decoder ``clit`` is one stage, the paper's LIT. The model ``clit-cascade`` has more, which read features
@@ -8,35 +7,14 @@ that are resampled to larger grids.
 
 from collections.abc import Callable, Mapping
 
-from attrs import frozen
-from attrs.validators import deep_iterable, ge
 from torch import Tensor, nn
 
-from liif_core import Component, Importer, LatentField, Maps, Sites, hookimpl, option
+from liif_core import Component, Importer, LatentField, Maps, Sites, hookimpl
 from liif_core.importing import State, check_layers, mlp_names, renamed, take_encoder, taken
 from liif_core.nn import expect_conditions
-from liif_zoo.clit_attention import PositionBias, Stage, check_attention
+from liif_zoo.clit_attention import CLITOptions, PositionBias, Stage
 from liif_zoo.clit_cascade import CascadeOptions, CLITCascade
 from liif_zoo.clit_window import Window, WindowOptions
-
-
-@frozen
-class CLITOptions:
-    width: int = option("Channels of queries, keys and values.", 256, check=ge(1), quick=32)
-    heads: int = option("Attention heads, each with the same number of channels.", 8, check=ge(1), quick=4)
-    position_channels: int = option(
-        "Sines and cosines of offsets, from which attention is biased; a multiple of 4, or 0 for no bias.",
-        64,
-        check=ge(0),
-        quick=16,
-    )
-    position_scale: float = option("The highest frequency of these is 2^position_scale - 1.", 10.0, check=ge(0))
-    hidden: tuple[int, ...] = option(
-        "Widths of the hidden layers.", (256, 256, 256, 256), check=deep_iterable(ge(1)), quick=(32, 32)
-    )
-
-    def __attrs_post_init__(self) -> None:
-        check_attention(self.width, self.heads, self.position_channels)
 
 
 class CLIT(nn.Module):

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from attrs import frozen
+from attrs.validators import deep_iterable, ge
 from torch import Tensor, nn
 
-from liif_core import Maps, Sites, as_rows
+from liif_core import Maps, Sites, as_rows, option
 from liif_core.nn import float32_linear, fused_linear, on_threads
 
 QUERIES_OF_A_CODE = 4  # from so many on average, grouping saves memory where gradients are recorded
@@ -22,12 +23,26 @@ BYTES_AT_ONCE = 24 << 20  # of a group's values on a CPU, whose caches these sho
 DEVICE_BYTES_AT_ONCE = 1 << 30  # the same on other devices
 
 
-def check_attention(width: int, heads: int, position_channels: int) -> None:
-    """Raises ValueError for options that do not fit each other."""
-    if width % heads:
-        raise ValueError(f"heads: each needs the same part of width ({width}), got {heads}")
-    if position_channels % 4:
-        raise ValueError(f"position_channels: expected a multiple of 4, got {position_channels}")
+@frozen
+class CLITOptions:
+    width: int = option("Channels of queries, keys and values.", 256, check=ge(1), quick=32)
+    heads: int = option("Attention heads, each with the same number of channels.", 8, check=ge(1), quick=4)
+    position_channels: int = option(
+        "Sines and cosines of offsets, from which attention is biased; a multiple of 4, or 0 for no bias.",
+        64,
+        check=ge(0),
+        quick=16,
+    )
+    position_scale: float = option("The highest frequency of these is 2^position_scale - 1.", 10.0, check=ge(0))
+    hidden: tuple[int, ...] = option(
+        "Widths of the hidden layers.", (256, 256, 256, 256), check=deep_iterable(ge(1)), quick=(32, 32)
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"heads: each needs the same part of width ({self.width}), got {self.heads}")
+        if self.position_channels % 4:
+            raise ValueError(f"position_channels: expected a multiple of 4, got {self.position_channels}")
 
 
 class PositionBias(nn.Module):

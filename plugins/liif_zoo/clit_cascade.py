@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from attrs.validators import deep_iterable, ge, gt
+from attrs.validators import ge, gt
 from torch import Tensor, nn
 
 from liif_core import (
@@ -29,7 +29,7 @@ from liif_core import (
     option,
 )
 from liif_paper.edsr import EDSR, EDSROptions
-from liif_zoo.clit_attention import PositionBias, Stage, check_attention
+from liif_zoo.clit_attention import CLITOptions, PositionBias, Stage
 from liif_zoo.clit_window import window_axis, window_sites
 
 SCALE = 4  # of the result, seen from the grid of the last stage: at most
@@ -39,7 +39,7 @@ DEVICE_CODES_AT_ONCE = 512  # the same on other devices than a CPU
 
 
 @frozen
-class CascadeOptions:
+class CascadeOptions(CLITOptions):
     stages: int = option("Number of stages; the largest scale is 4 to this power.", 2, check=ge(2))
     encoder_blocks: int = option("Residual blocks of the encoder, EDSR.", 16, check=ge(1), quick=2)
     encoder_channels: int = option("Channels of the encoder's layers.", 64, check=ge(1), quick=16)
@@ -49,22 +49,7 @@ class CascadeOptions:
     radius: int = option(
         "Codes on each side of the nearest one that a query attends to, along each axis.", 3, check=ge(1)
     )
-    width: int = option("Channels of queries, keys and values.", 256, check=ge(1), quick=32)
-    heads: int = option("Attention heads, each with the same number of channels.", 8, check=ge(1), quick=4)
-    position_channels: int = option(
-        "Sines and cosines of offsets, from which attention is biased; a multiple of 4, or 0 for no bias.",
-        64,
-        check=ge(0),
-        quick=16,
-    )
-    position_scale: float = option("The highest frequency of these is 2^position_scale - 1.", 10.0, check=ge(0))
-    hidden: tuple[int, ...] = option(
-        "Widths of the hidden layers.", (256, 256, 256, 256), check=deep_iterable(ge(1)), quick=(32, 32)
-    )
     cell: bool = option("Tell each stage's network the size of the queried pixel.", True)
-
-    def __attrs_post_init__(self) -> None:
-        check_attention(self.width, self.heads, self.position_channels)
 
 
 def stage_grids(size: Size, target: Size, most: int) -> list[Size]:
@@ -244,8 +229,7 @@ class CLITCascade(ContinuousModel):
         stage_grids(size, target, len(self.stages))
 
     def encode(self, image: Tensor, placement: TilePlacement | None = None) -> CascadeImage:
-        if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
-            raise ValueError(f"image: expected (B, {self.channels}, h, w) with no empty side, got {tuple(image.shape)}")
+        self.check_image(image)
         signal = ((image.float() - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
         codes = self.entry(self.encoder(signal))
         return CascadeImage(self, signal, codes, placement or TilePlacement((image.shape[-2], image.shape[-1]), 0, 0))

@@ -21,7 +21,7 @@ from liif_core import (
     hookimpl,
     option,
 )
-from liif_core.nn import fused_conv
+from liif_core.nn import fused_conv, mirror_padded
 from liif_core.shapes import Float
 from liif_paper.edsr import ResidualBlock
 from liif_zoo.gsasr_import import convert
@@ -207,16 +207,10 @@ class GSASR(ContinuousModel):
         return height, width
 
     def encode(self, image: Tensor, placement: TilePlacement | None = None) -> GSASRImage:
-        if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
-            raise ValueError(f"image: expected (B, {self.channels}, h, w) with no empty side, got {tuple(image.shape)}")
+        self.check_image(image)
         size = image.shape[-2], image.shape[-1]
-        image = image.float()
-        for dim, side, wanted in zip((2, 3), size, self.padded(size)):
-            if side < wanted:
-                place = torch.arange(wanted, device=image.device) % max(1, 2 * (side - 1))
-                place = torch.minimum(place, max(1, 2 * (side - 1)) - place).clamp(max=side - 1)
-                image = image.index_select(dim, place)  # mirrored, as often as needed
-        return GSASRImage(self, self.encoder(image), placement or TilePlacement(size, 0, 0))
+        codes = self.encoder(mirror_padded(image.float(), self.multiple_of))
+        return GSASRImage(self, codes, placement or TilePlacement(size, 0, 0))
 
     def check_scale(self, size: Size, target: Size) -> None:
         _one_scale(target[0] / size[0], target[1] / size[1], size)

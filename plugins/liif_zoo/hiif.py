@@ -30,9 +30,9 @@ from liif_core import (
     hookimpl,
     option,
 )
-from liif_core.importing import renamed, take_encoder, taken
+from liif_core.importing import renamed, take_encoder
 from liif_core.nn import expect_conditions, float32_linear, fused_linear, linear
-from liif_zoo.srno import GalerkinBlock
+from liif_zoo.srno import GalerkinBlocks, check_heads, published_block
 
 LEVELS = 6  # binary digits of a position
 CORNERS = 4  # codes that a query reads
@@ -70,8 +70,7 @@ class HIIFOptions:
     hidden: int = option("Width of the hidden layer of each level.", 256, check=ge(1), quick=32)
 
     def __attrs_post_init__(self) -> None:
-        if self.width % self.heads or self.width // self.heads < 2:
-            raise ValueError(f"heads: each needs the same part of width ({self.width}), at least 2, got {self.heads}")
+        check_heads(self.width, self.heads)
 
 
 class SharedHeadNorm(nn.Module):
@@ -111,13 +110,6 @@ class Level(nn.Module):
         return layer(hidden, self.second.weight, self.second.bias)
 
 
-def _attention(width: int, heads: int) -> GalerkinBlock:
-    """SRNO's block with the normalization of HIIF."""
-    block = GalerkinBlock(width, heads)
-    block.key_norm, block.value_norm = (SharedHeadNorm(heads, width // heads) for _ in range(2))
-    return block
-
-
 class HIIF(nn.Module):
     """Codes, the query's cell and its binary digits -> out_channels. The paper adds the bilinear LR image.
 
@@ -143,7 +135,7 @@ class HIIF(nn.Module):
         sizes = [CORNERS * width + 4, *[width + 2] * (LEVELS - 1)]
         outputs = [*[width] * (LEVELS - 1), out_channels]
         self.levels: Any = nn.ModuleList(Level(size, options.hidden, out) for size, out in zip(sizes, outputs))
-        self.blocks: Any = nn.ModuleList(_attention(width, options.heads) for _ in range(BLOCKS))
+        self.blocks = GalerkinBlocks(BLOCKS, width, options.heads, SharedHeadNorm)
 
     def prepare(self, field: LatentField, image_conditions: Mapping[str, Tensor]) -> Maps:
         """The first layer's product with each code as the first, second, ... corner, and each code's moments.
@@ -161,20 +153,15 @@ class HIIF(nn.Module):
         return {"product": products.unflatten(2, (CORNERS, -1)).flatten(1, 2), "moments": moments}
 
     def partial_statistic(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known) -> Tensor:
-        x = self._entered(maps, sites, conditions).flatten(1, -2)
-        for block, layer in zip(self.blocks, known):
-            x = block(x, layer)
-        return self.blocks[len(known)].statistic(x)
+        return self.blocks.statistic(self._entered(maps, sites, conditions).flatten(1, -2), known)
 
     def with_statistic(self, known: Known, statistic: Tensor) -> Known:
         """Keeps, of each statistic, the linear layer of its block."""
-        return (*known, self.blocks[len(known)].layer_of(statistic))
+        return self.blocks.known_with(known, statistic)
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known = ()) -> Tensor:
         entered = self._entered(maps, sites, conditions)
-        x = entered.flatten(1, -2)
-        for number, block in enumerate(self.blocks):
-            x = block(x, known[number] if number < len(known) else block.layer_of(block.statistic(x)))
+        x = self.blocks(entered.flatten(1, -2), known)
         digits = conditions["hierarchy"][0].expand(*entered.shape[:-1], 2 * LEVELS).flatten(1, -2).split(2, dim=-1)
         for level, its_digits in zip(self.levels[1:], digits[1:]):
             x = level(x, its_digits, last=level is self.levels[-1])
@@ -228,14 +215,10 @@ def _blended(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 def _import_hiif(arguments: dict, state: dict, encoder: Callable) -> tuple[dict, dict]:
     encoder_table, result, rest = take_encoder(arguments, state, encoder)
     width, heads = arguments.get("hidden_dim", 256), arguments.get("blocks", 16)  # published as "blocks"
-    decoder = {}
+    decoder: dict[str, Tensor] = {}
     names = {"freq": "codes"}
     for i in range(BLOCKS):
-        for part in ("weight", "bias"):
-            # each head has its own q, k and v, one after the other
-            apart = taken(rest, f"conv{i}.qkv_proj.{part}", "HIIF").unflatten(0, (heads, 3, -1)).unbind(1)
-            for name, value in zip(("query", "key", "value"), apart):
-                decoder[f"blocks.{i}.{name}.{part}"] = value.flatten(0, 1)
+        decoder |= published_block(rest, i, heads, "HIIF")
         names |= {f"conv{i}.kln": f"blocks.{i}.key_norm", f"conv{i}.vln": f"blocks.{i}.value_norm"}
         names |= {f"conv{i}.proj1": f"blocks.{i}.first", f"conv{i}.proj2": f"blocks.{i}.second"}
     for n in range(LEVELS):

@@ -1,5 +1,5 @@
-"""LINF (Yao, Tsao, Lo, Tseng, Chang and Lee, Local Implicit Normalizing Flow for Arbitrary-Scale Image
-Super-Resolution, CVPR 2023), at temperature 0.
+"""LINF (Yao et al., Local Implicit Normalizing Flow for Arbitrary-Scale Image Super-Resolution, CVPR 2023), at
+temperature 0.
 
 A normalizing flow gives the likelihood of a color, under conditions that a network computes from waves of the four
 codes around the query, as in LTE. Rendering takes the color at the middle of the flow's normal distribution. The
@@ -9,28 +9,13 @@ of the colors of 3 x 3 pixels together.
 
 from collections.abc import Callable, Mapping
 
-from attrs import frozen
-from attrs.validators import ge
 from torch import Tensor, nn
 
-from liif_core import Component, Importer, LatentField, Maps, Sites, hookimpl, option
+from liif_core import Component, Importer, LatentField, Maps, Sites, hookimpl
 from liif_core.importing import State, check_layers, renamed, take_encoder
 from liif_core.nn import expect_conditions
-from liif_zoo.linf_flow import FlowNetwork
+from liif_zoo.linf_flow import FlowNetwork, LINFOptions
 from liif_zoo.linf_patch import PATCH, LINFPatch, PatchOptions
-from liif_zoo.lte import even
-
-
-@frozen
-class LINFOptions:
-    width: int = option(
-        "Channels of the coefficients and of the frequencies, and width of the hidden layers; even.",
-        256,
-        check=even,
-        quick=32,
-    )
-    layers: int = option("Number of hidden layers.", 3, check=ge(1), quick=2)
-    flow_layers: int = option("Layers of the flow.", 10, check=ge(1), quick=4)
 
 
 class LINF(nn.Module):

@@ -5,13 +5,28 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from attrs import frozen
+from attrs.validators import ge
 from torch import Tensor, nn
 
-from liif_core import Maps, Sites, as_rows, gather
+from liif_core import Maps, Sites, as_rows, gather, option
 from liif_core.nn import float32_linear, fourier_features, fused_linear, phases
+from liif_zoo.lte import even
 
 _SHIFT = 2.0  # is added to what the network gives for a factor, so that factors begin near 1
 _SMALLEST_FACTOR = 1e-4
+
+
+@frozen
+class LINFOptions:
+    width: int = option(
+        "Channels of the coefficients and of the frequencies, and width of the hidden layers; even.",
+        256,
+        check=even,
+        quick=32,
+    )
+    layers: int = option("Number of hidden layers.", 3, check=ge(1), quick=2)
+    flow_layers: int = option("Layers of the flow.", 10, check=ge(1), quick=4)
 
 
 class Flow(nn.Module):

@@ -28,8 +28,7 @@ from liif_core import (
 from liif_core.nn import on_threads
 from liif_paper.edsr import EDSR, EDSROptions
 from liif_paper.sampling import NeighbourSampling
-from liif_zoo.linf_flow import FlowNetwork
-from liif_zoo.lte import even
+from liif_zoo.linf_flow import FlowNetwork, LINFOptions
 
 PATCH = 3  # side of a patch, in pixels
 SHRINK = 4  # the image is at most so many times larger than what is rendered
@@ -42,20 +41,12 @@ _EARLIER = (
 
 
 @frozen
-class PatchOptions:
+class PatchOptions(LINFOptions):
     encoder_blocks: int = option("Residual blocks of the encoder, EDSR.", 16, check=ge(1), quick=2)
     encoder_channels: int = option("Channels of the encoder's layers.", 64, check=ge(1), quick=16)
     encoder_residual_scale: float = option(
         "Factor of each block's output in the encoder, before it is added.", 1.0, check=gt(0)
     )
-    width: int = option(
-        "Channels of the coefficients and of the frequencies, and width of the hidden layers; even.",
-        256,
-        check=even,
-        quick=32,
-    )
-    layers: int = option("Number of hidden layers.", 3, check=ge(1), quick=2)
-    flow_layers: int = option("Layers of the flow.", 10, check=ge(1), quick=4)
 
 
 @frozen(eq=False)
@@ -244,7 +235,6 @@ class LINFPatch(ContinuousModel):
             _check_scale(wanted / side)
 
     def encode(self, image: Tensor, placement: TilePlacement | None = None) -> PatchImage:
-        if image.ndim != 4 or image.shape[1] != self.channels or 0 in image.shape:
-            raise ValueError(f"image: expected (B, {self.channels}, h, w) with no empty side, got {tuple(image.shape)}")
+        self.check_image(image)
         signal = ((image.float() - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
         return PatchImage(self, signal, placement or TilePlacement((image.shape[-2], image.shape[-1]), 0, 0))

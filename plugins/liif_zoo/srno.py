@@ -15,7 +15,7 @@ from attrs.validators import ge
 from torch import Tensor, nn
 
 from liif_core import Component, Importer, Known, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
-from liif_core.importing import renamed, take_encoder, taken
+from liif_core.importing import State, renamed, take_encoder, taken
 from liif_core.nn import expect_conditions, float32_linear, fused_linear
 
 
@@ -27,8 +27,7 @@ class SRNOOptions:
     hidden: int = option("Width of the last hidden layer.", 256, check=ge(1), quick=32)
 
     def __attrs_post_init__(self) -> None:
-        if self.width % self.heads or self.width // self.heads < 2:
-            raise ValueError(f"heads: each needs the same part of width ({self.width}), at least 2, got {self.heads}")
+        check_heads(self.width, self.heads)
 
 
 class HeadNorm(nn.Module):
@@ -52,11 +51,11 @@ class HeadNorm(nn.Module):
 class GalerkinBlock(nn.Module):
     """x + second(gelu(first(x + attention(x)))), where attention is q times the mean of k^T v; x is (B, N, width)."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, norm: Callable[[int, int], nn.Module]):
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-        self.key_norm, self.value_norm = (HeadNorm(heads, width // heads) for _ in range(2))
+        self.key_norm, self.value_norm = (norm(heads, width // heads) for _ in range(2))
         self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
 
     def statistic(self, x: Tensor) -> Tensor:
@@ -84,6 +83,55 @@ class GalerkinBlock(nn.Module):
         return x + fused_linear(hidden, self.second.weight, self.second.bias, "none")
 
 
+class GalerkinBlocks(nn.ModuleList):
+    """Attention blocks, one after the other. Each has a statistic, and becomes a linear layer once that is known.
+
+    ``norm(heads, width)`` makes the normalization of keys and of values.
+    """
+
+    def __init__(self, count: int, width: int, heads: int, norm: Callable[[int, int], nn.Module]):
+        super().__init__(GalerkinBlock(width, heads, norm) for _ in range(count))
+
+    def statistic(self, x: Tensor, known: Known) -> Tensor:
+        """Statistic number ``len(known)``, for what enters the first block, (B, N, width)."""
+        for block, layer in zip(self, known):
+            x = block(x, layer)
+        statistic: Tensor = self._block(len(known)).statistic(x)
+        return statistic
+
+    def known_with(self, known: Known, statistic: Tensor) -> Known:
+        """``known``, the linear layers of the first blocks, and that of the next one."""
+        return (*known, self._block(len(known)).layer_of(statistic))
+
+    def forward(self, x: Tensor, known: Known) -> Tensor:
+        """What leaves the last block. Missing statistics are computed from ``x``."""
+        for number, block in enumerate(self):
+            x = block(x, known[number] if number < len(known) else block.layer_of(block.statistic(x)))
+        return x
+
+    def _block(self, number: int) -> Any:
+        return self[number]
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raises ValueError for heads that cannot share the channels evenly, two or more for each."""
+    if width % heads or width // heads < 2:
+        raise ValueError(f"heads: each needs the same part of width ({width}), at least 2, got {heads}")
+
+
+def published_block(state: State, number: int, heads: int, owner: str) -> State:
+    """The queries, keys and values of a published attention block, which are removed from ``state``; with our names.
+
+    Each head has its own q, k and v there, one after the other.
+    """
+    found = {}
+    for part in ("weight", "bias"):
+        joined = taken(state, f"conv{number}.qkv_proj.{part}", owner)
+        for name, value in zip(("query", "key", "value"), joined.unflatten(0, (heads, 3, -1)).unbind(1)):
+            found[f"blocks.{number}.{name}.{part}"] = value.flatten(0, 1)
+    return found
+
+
 class SRNO(nn.Module):
     """Codes, the query's offsets from them and its cell -> out_channels. The paper adds the bilinear LR image."""
 
@@ -100,7 +148,7 @@ class SRNO(nn.Module):
         self.neighbours = neighbours
         self.code = nn.Linear(neighbours * in_channels, options.width, bias=False)
         self.condition = nn.Linear(2 * neighbours + 2, options.width)
-        self.blocks: Any = nn.ModuleList(GalerkinBlock(options.width, options.heads) for _ in range(options.blocks))
+        self.blocks = GalerkinBlocks(options.blocks, options.width, options.heads, HeadNorm)
         self.first = nn.Linear(options.width, options.hidden)
         self.last = nn.Linear(options.hidden, out_channels)
 
@@ -111,20 +159,15 @@ class SRNO(nn.Module):
         return {"code": rows.unflatten(2, (self.neighbours, -1)).flatten(1, 2)}
 
     def partial_statistic(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known) -> Tensor:
-        x = self._entered(maps, sites, conditions).flatten(1, -2)
-        for block, layer in zip(self.blocks, known):
-            x = block(x, layer)
-        return self.blocks[len(known)].statistic(x)
+        return self.blocks.statistic(self._entered(maps, sites, conditions).flatten(1, -2), known)
 
     def with_statistic(self, known: Known, statistic: Tensor) -> Known:
         """Keeps, of each statistic, the linear layer of its block."""
-        return (*known, self.blocks[len(known)].layer_of(statistic))
+        return self.blocks.known_with(known, statistic)
 
     def decode(self, maps: Maps, sites: Sites, conditions: Mapping[str, Tensor], known: Known = ()) -> Tensor:
         entered = self._entered(maps, sites, conditions)
-        x = entered.flatten(1, -2)
-        for number, block in enumerate(self.blocks):
-            x = block(x, known[number] if number < len(known) else block.layer_of(block.statistic(x)))
+        x = self.blocks(entered.flatten(1, -2), known)
         hidden = fused_linear(x, self.first.weight, self.first.bias, "gelu")
         return float32_linear(hidden, self.last.weight, self.last.bias).unflatten(1, entered.shape[1:-1])
 
@@ -161,11 +204,7 @@ def _import_srno(arguments: dict, state: dict, encoder: Callable) -> tuple[dict,
     }
     names = {"fc1": "first", "fc2": "last"}
     for i in range(2):
-        for part in ("weight", "bias"):
-            # each head has its own q, k and v, one after the other
-            apart = taken(rest, f"conv{i}.qkv_proj.{part}", "SRNO").unflatten(0, (heads, 3, -1)).unbind(1)
-            for name, value in zip(("query", "key", "value"), apart):
-                decoder[f"blocks.{i}.{name}.{part}"] = value.flatten(0, 1)
+        decoder |= published_block(rest, i, heads, "SRNO")
         names |= {f"conv{i}.kln": f"blocks.{i}.key_norm", f"conv{i}.vln": f"blocks.{i}.value_norm"}
         names |= {f"conv{i}.o_proj1": f"blocks.{i}.first", f"conv{i}.o_proj2": f"blocks.{i}.second"}
     decoder |= renamed(rest, names, "SRNO")

@@ -134,17 +134,22 @@ class SwinIR(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.tail = nn.Conv2d(width, width, 3, padding=1)
         self.output = nn.Conv2d(width, options.out_channels, 3, padding=1)
-        for module in self.modules():  # as Swin is initialized
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, WindowAttention):
-                nn.init.trunc_normal_(module.position, std=0.02)
+        initialize(self)
 
     def forward(self, image: Tensor) -> Tensor:
         head = self.head(image)
         tokens = self.norm(self.groups(self.head_norm(head.permute(0, 2, 3, 1))))
         return F.leaky_relu_(self.output(head + self.tail(tokens.permute(0, 3, 1, 2))), 0.01)
+
+
+def initialize(module: nn.Module) -> None:
+    """Initialize the linear layers and the position biases of a module as Swin does."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, WindowAttention):
+            nn.init.trunc_normal_(part.position, std=0.02)
 
 
 def _radius(groups: int, blocks: int, window: int) -> int:

@@ -1,5 +1,5 @@
-"""Thera (Becker, Caye Daudt, Narnhofer, Peters, Metzger, Wegner and Schindler, Thera: Aliasing-Free Arbitrary-Scale
-Super-Resolution with Neural Heat Fields, arXiv 2311.17643).
+"""Thera (Becker et al., Thera: Aliasing-Free Arbitrary-Scale Super-Resolution with Neural Heat Fields, arXiv
+2311.17643).
 
 A latent code is a sum of sine waves, whose frequencies all codes share. Under the heat equation each wave decays at a
 rate that its frequency gives. The time for which that is applied follows from the size of the queried pixel, and so

@@ -4,15 +4,14 @@ ConvNet for the 2020s, CVPR 2022), and SwinIR's groups (Liang et al., ICCVW 2021
 Tokens are channels-last, (B, h, w, C).
 """
 
-import torch
 import torch.nn.functional as F
 from attrs import frozen
 from attrs.validators import deep_iterable, ge, gt, min_len
 from torch import Tensor, nn
 
 from liif_core import LatentField, option
-from liif_core.nn import fused_linear
-from liif_zoo.swinir import SwinIROptions, WindowAttention
+from liif_core.nn import fused_linear, mirror_padded
+from liif_zoo.swinir import SwinIROptions, WindowAttention, initialize
 
 
 class RefinedField(LatentField):
@@ -158,26 +157,11 @@ class Swin(nn.Module):
         self.groups = nn.Sequential(*(SwinGroup(options.of_block, blocks) for blocks in options.blocks))
         self.tail = nn.Conv2d(width, width, 3, padding=1)
         self.output = nn.Conv2d(width, options.out_channels, 3, padding=1)
-        for module in self.modules():  # as Swin is initialized
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, WindowAttention):
-                nn.init.trunc_normal_(module.position, std=0.02)
+        initialize(self)
 
     def forward(self, features: Tensor) -> RefinedField:
         height, width = features.shape[-2:]
-        head = self.head(_padded(_padded(features, 2, self.multiple_of), 3, self.multiple_of))
+        head = self.head(mirror_padded(features, self.multiple_of))
         tokens = self.norm(self.groups(self.head_norm(head.permute(0, 2, 3, 1))))
         codes = F.leaky_relu(self.output(head + self.tail(tokens.permute(0, 3, 1, 2))), 0.01)
         return RefinedField(features, codes[:, :, :height, :width])
-
-
-def _padded(x: Tensor, dim: int, multiple: int) -> Tensor:
-    """Continued at the end by mirroring, without repeating the edge, to a multiple; of a single value, that value."""
-    side = x.shape[dim]
-    missing = -side % multiple
-    if not missing:
-        return x
-    place = torch.arange(side + missing, device=x.device) % max(1, 2 * (side - 1))
-    return x.index_select(dim, torch.minimum(place, max(1, 2 * (side - 1)) - place) if side > 1 else place * 0)
