@@ -1,10 +1,10 @@
 """The formulas that benchmarks compare with give the colors and gradients of our decoders."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
+from reference_outputs import module_at
 
 import liif_core
 
@@ -21,10 +21,7 @@ SMALL = {  # decoder -> features, and sizes that keep the test fast
 
 @pytest.fixture(scope="module")
 def formulas():
-    specification = importlib.util.spec_from_file_location("benchmark_formulas", FILE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return module_at(FILE)
 
 
 def made(formulas, name):

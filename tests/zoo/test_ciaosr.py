@@ -1,12 +1,9 @@
 """CiaoSR: reference outputs, its formula written out, the codes that it reads, its blocks, and its importers."""
 
-import importlib.util
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from formulas import SCALES, Given, expect_same, random
+from reference_outputs import ROOT, expect_the_same_once_saved, formulas_of, module_at, outputs_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,23 +20,15 @@ from liif_core.testing import DecoderContract, SamplingContract
 from liif_core.training.checkpoint import model_of
 from liif_core.training.optimization import l1_loss
 
-ROOT = Path(__file__).parents[2]
 EXPERIMENT = ROOT / "experiments" / "edsr_ciaosr.toml"
 MEAN = [0.4488, 0.4371, 0.4040]
 GRIDS = ["x2", "x3.3", "aniso"]
 
 
-def module_of(file):
-    specification = importlib.util.spec_from_file_location(f"ciaosr_test_{file.stem}", file)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def plain():
     """The plain formulas."""
-    return module_of(ROOT / "benchmarks" / "formulas_ciaosr.py")
+    return formulas_of("ciaosr")
 
 
 # Reference outputs
@@ -47,9 +36,7 @@ def plain():
 
 @pytest.fixture(scope="module", params=["ciaosr", "ciaosr-mm"])
 def golden(request, shared):
-    path = shared / "golden" / f"{request.param}.pth"
-    with np.load(path.with_suffix(".npz")) as stored:
-        return path, {key: torch.tensor(stored[key]) for key in stored.files}
+    return outputs_of(shared, request.param)
 
 
 def test_golden_features(golden):
@@ -75,11 +62,7 @@ def test_golden_grids(golden, plain, graph):
 
 def test_golden_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-    for grid in GRIDS:
-        size = tuple(data[f"size_{grid}"].tolist())
-        assert torch.equal(ours.render(size), theirs.render(size))
+    expect_the_same_once_saved(path, data, GRIDS, registry, tmp_path)
 
 
 # The formula
@@ -402,7 +385,7 @@ def saved(path, state):
 @pytest.fixture(scope="module")
 def rdn():
     """The plugin with the encoder RDN, which need not be installed."""
-    return module_of(ROOT / "plugins" / "liif-rdn" / "liif_rdn.py")
+    return module_at(ROOT / "plugins" / "liif-rdn" / "liif_rdn.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
 """CLIT: published outputs, the formula written out, the cascade's grids, contracts, and import."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from formulas import Given, random
+from reference_outputs import expect_the_same_once_saved, formulas_of, outputs_of
 
 import liif_core
 from liif_core import Query
@@ -55,11 +53,7 @@ class TestCascade(ModelContract):
 
 @pytest.fixture(scope="module")
 def formulas():
-    file = Path(__file__).parents[2] / "benchmarks" / "formulas_clit.py"
-    specification = importlib.util.spec_from_file_location("benchmark_formulas_clit", file)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return formulas_of("clit")
 
 
 # Published outputs
@@ -67,9 +61,7 @@ def formulas():
 
 @pytest.fixture(scope="module", params=list(GRIDS))
 def golden(request, shared):
-    path = shared / "golden" / f"{request.param}.pth"
-    with np.load(path.with_suffix(".npz")) as stored:
-        return path, {key: torch.tensor(stored[key]) for key in stored.files}
+    return outputs_of(shared, request.param)
 
 
 def test_features(golden):
@@ -102,12 +94,7 @@ def test_published_sizes_of_stages(shared):
 
 def test_the_same_once_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    with torch.no_grad():
-        ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-        for grid in GRIDS[path.stem]:
-            size = tuple(data[f"size_{grid}"].tolist())
-            assert torch.equal(ours.render(size), theirs.render(size))
+    expect_the_same_once_saved(path, data, GRIDS[path.stem], registry, tmp_path)
 
 
 # The formula

@@ -1,8 +1,8 @@
 """Equal to the published implementations of MetaSR, LTE, LTE+, SRNO, LM-LIIF and LM-LTE, from files made with them."""
 
-import numpy as np
 import pytest
 import torch
+from reference_outputs import expect_the_same_once_saved, outputs_of
 
 import liif_core
 
@@ -11,13 +11,7 @@ GRIDS = ["x2", "x3.3", "aniso"]
 
 @pytest.fixture(scope="module", params=["metasr", "lte", "lte-fast", "sronet", "lmliif", "lmlte"])
 def golden(request, shared):
-    return read(shared, request.param)
-
-
-def read(shared, name):
-    path = shared / "golden" / f"{name}.pth"
-    with np.load(path.with_suffix(".npz")) as stored:
-        return path, {key: torch.tensor(stored[key]) for key in stored.files}
+    return outputs_of(shared, request.param)
 
 
 def output(colors):
@@ -44,18 +38,14 @@ def test_grids(golden, graph):
 
 @pytest.mark.parametrize("name", ["metasr", "lte"])  # the others were asked for grids alone
 def test_scattered_points(shared, name):
-    path, data = read(shared, name)
+    path, data = outputs_of(shared, name)
     colors = liif_core.load(path)(data["inp"], data["coord_pts"], data["cell_pts"])
     torch.testing.assert_close(output(colors), data["out_pts"], rtol=0, atol=2e-5)
 
 
 def test_the_same_once_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-    for grid in GRIDS:
-        size = tuple(data[f"size_{grid}"].tolist())
-        assert torch.equal(ours.render(size), theirs.render(size))
+    expect_the_same_once_saved(path, data, GRIDS, registry, tmp_path)
 
 
 def as_they_are(frequencies):
@@ -73,7 +63,7 @@ def halves_to_pairs(frequencies):
 )
 def test_frequencies_have_an_order(shared, name, its_own, the_other):
     """LTE's come in pairs and LTE+'s in halves; read as the other's, they give another picture."""
-    path, data = read(shared, name)
+    path, data = outputs_of(shared, name)
     published = torch.load(path, weights_only=True)["model"]["sd"]
     model = liif_core.load(path)
 

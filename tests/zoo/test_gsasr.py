@@ -1,12 +1,10 @@
 """GSASR against the published implementation's output, and against a loop over its Gaussians."""
 
-import importlib.util
 import re
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from reference_outputs import expect_the_same_once_saved, formulas_of, outputs_of
 from torch import nn
 
 import liif_core
@@ -18,20 +16,12 @@ from liif_core.testing import ModelContract
 from liif_zoo import gsasr_tiles
 from liif_zoo.gsasr import GSASR, GSASROptions
 
-ROOT = Path(__file__).parents[2]
 GRIDS = ["x2", "x2.5", "x4"]
 SMALL = {"encoder_blocks": 1, "encoder_width": 4, "width": 8, "heads": 2, "window": 4, "hidden": 6}
 LAYERS = {"cross": [2], "attention": [2, 1]}
 
 
-def module_at(path):
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-formulas = module_at(ROOT / "benchmarks" / "formulas_gsasr.py")
+formulas = formulas_of("gsasr")
 
 
 class TestPaper(ModelContract):
@@ -49,9 +39,7 @@ class TestEnhanced(ModelContract):
 
 @pytest.fixture(scope="module", params=["gsasr", "gsasr-rope"])
 def golden(request, shared):
-    path = shared / "golden" / request.param
-    with np.load(f"{path}.npz") as data:
-        return path, {name: torch.tensor(data[name]) for name in data.files}
+    return outputs_of(shared, request.param, "")
 
 
 def close(found, expected, tolerance=2e-5):
@@ -95,11 +83,7 @@ def test_a_scale_at_which_published_pixels_are_larger(golden, scattered):
 
 def test_the_same_once_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-    for grid in GRIDS:
-        size = tuple(data[f"size_{grid}"].tolist())
-        assert torch.equal(ours.render(size), theirs.render(size))
+    expect_the_same_once_saved(path, data, GRIDS, registry, tmp_path)
 
 
 def test_the_published_table_of_places_is_kept(shared):

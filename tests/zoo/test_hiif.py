@@ -1,13 +1,10 @@
 """HIIF against its formula written out, and against outputs of the published code."""
 
-import importlib.util
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from formulas import Given, expect_same, neighbours, random
 from reference import centers, nearest
+from reference_outputs import expect_the_same_once_saved, formulas_of, outputs_of
 
 import liif_core
 from liif_core import Query, UserError
@@ -22,7 +19,6 @@ from liif_zoo.hiif import Hierarchy, liif_importers
 CELL, HIERARCHY = {"use": "cell"}, {"use": "hierarchy"}
 GRIDS = ["x2", "x3.3", "aniso"]
 SMALL = {"width": 12, "heads": 3, "hidden": 10}
-FILE = Path(__file__).parents[2] / "benchmarks" / "formulas_hiif.py"
 
 
 class TestDecoder(DecoderContract):
@@ -44,10 +40,7 @@ class TestHierarchy(ConditioningContract):
 
 @pytest.fixture(scope="module")
 def formulas():
-    specification = importlib.util.spec_from_file_location("benchmark_formulas_hiif", FILE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return formulas_of("hiif")
 
 
 def table(conditioning=(CELL, HIERARCHY), sampling="local-ensemble", residual="bilinear", **options):
@@ -271,9 +264,7 @@ def test_defaults_are_the_paper_s(registry):
 
 @pytest.fixture(scope="module")
 def golden(shared):
-    path = shared / "golden" / "hiif.pth"
-    with np.load(path.with_suffix(".npz")) as stored:
-        return path, {key: torch.tensor(stored[key]) for key in stored.files}
+    return outputs_of(shared, "hiif")
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["rendered", "as in training"])
@@ -292,11 +283,7 @@ def test_published_outputs(golden, graph):
 
 def test_the_same_once_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-    for grid in GRIDS:
-        size = tuple(data[f"size_{grid}"].tolist())
-        assert torch.equal(ours.render(size), theirs.render(size))
+    expect_the_same_once_saved(path, data, GRIDS, registry, tmp_path)
 
 
 def test_weights_of_the_local_ensemble_would_miss_them(golden):

@@ -1,13 +1,11 @@
 """IGConv and IGConv+ against outputs of the published code, and against their formula written out per query."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from formulas import Given, expect_same, random
 from reference import centers, unfolded
+from reference_outputs import expect_the_same_once_saved, formulas_of, outputs_of
 
 import liif_core
 import liif_zoo.igconv
@@ -21,7 +19,6 @@ from liif_zoo.igconv import IGConv, IGConvOptions, IGConvPlus
 from liif_zoo.igconv_codes import products
 from liif_zoo.igconv_kernels import distinct, lattice, scale_of
 
-ROOT = Path(__file__).parents[2]
 GRIDS = ["x2", "x3", "x4"]
 SMALL = {"waves": 4, "width": 6, "depth": 2}
 VARIANTS = {
@@ -36,11 +33,7 @@ MEAN = [0.4488, 0.4371, 0.4040]
 
 @pytest.fixture(scope="module")
 def formulas():
-    path = ROOT / "benchmarks" / "formulas_igconv.py"
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return formulas_of("igconv")
 
 
 class TestIGConv(DecoderContract):
@@ -66,9 +59,7 @@ class TestIGConvPlus(DecoderContract):
 
 @pytest.fixture(scope="module", params=["igconv", "igconv-plus"])
 def golden(request, shared):
-    path = shared / "golden" / f"{request.param}.pth"
-    with np.load(path.with_suffix(".npz")) as data:
-        return path, {name: torch.tensor(data[name]) for name in data.files}
+    return outputs_of(shared, request.param)
 
 
 def size_of(data, grid):
@@ -113,10 +104,7 @@ def test_the_skip_alone(shared):
 
 def test_the_same_once_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-    for grid in GRIDS:
-        assert torch.equal(ours.render(size_of(data, grid)), theirs.render(size_of(data, grid)))
+    expect_the_same_once_saved(path, data, GRIDS, registry, tmp_path)
 
 
 # The formula

@@ -1,13 +1,11 @@
 """LINF: published outputs, the formula and its likelihood, patches, contracts, and import."""
 
-import importlib.util
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from formulas import Given, random
+from reference_outputs import expect_the_same_once_saved, formulas_of, outputs_of
 
 import liif_core
 from liif_core import Query, UserError
@@ -23,7 +21,6 @@ from liif_zoo.linf_patch import LINFPatch, PatchOptions
 
 GRIDS = ["x2", "x3.3", "aniso"]
 SMALL = {"width": 8, "layers": 2, "flow_layers": 3}
-FILE = Path(__file__).parents[2] / "benchmarks" / "formulas_linf.py"
 
 
 class TestDecoder(DecoderContract):
@@ -74,10 +71,7 @@ def _centers(size):
 
 @pytest.fixture(scope="module")
 def formulas():
-    specification = importlib.util.spec_from_file_location("benchmark_formulas_linf", FILE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return formulas_of("linf")
 
 
 def shaken(model):
@@ -122,9 +116,7 @@ def expect_equal(found, expected):
 
 @pytest.fixture(scope="module", params=["linf", "linf-patch"])
 def golden(request, shared):
-    path = shared / "golden" / f"{request.param}.pth"
-    with np.load(path.with_suffix(".npz")) as stored:
-        return path, {key: torch.tensor(stored[key]) for key in stored.files}
+    return outputs_of(shared, request.param)
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["rendered", "as in training"])
@@ -157,12 +149,7 @@ def test_published_edge(golden):
 
 def test_the_same_once_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    with torch.no_grad():
-        ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-        for grid in GRIDS:
-            size = tuple(data[f"size_{grid}"].tolist())
-            assert torch.equal(ours.render(size), theirs.render(size))
+    expect_the_same_once_saved(path, data, GRIDS, registry, tmp_path)
 
 
 # The formula

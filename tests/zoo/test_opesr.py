@@ -1,15 +1,13 @@
 """OPE-SR against its formula written out, and against outputs of the published code."""
 
-import importlib.util
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from formulas import Given, expect_colors, expect_gradients, random
 from reference import centers
+from reference_outputs import expect_the_same_once_saved, formulas_of, outputs_of
 
 import liif_core
 from liif_core import UserError
@@ -21,7 +19,6 @@ from liif_zoo.opesr import basis, liif_importers
 
 COORDINATE, CELL = {"use": "coordinate"}, {"use": "cell"}
 GRIDS = ["x2", "x3.3", "aniso"]
-FILE = Path(__file__).parents[2] / "benchmarks" / "formulas_opesr.py"
 
 
 OTHER_CODES = {"options_defaults": "the default max_freq needs codes of another width"}
@@ -61,10 +58,7 @@ class TestProjection(FeaturesContract):
 
 @pytest.fixture(scope="module")
 def formulas():
-    specification = importlib.util.spec_from_file_location("benchmark_formulas_opesr", FILE)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return formulas_of("opesr")
 
 
 def table(max_freq=2, width=None, sampling="local-ensemble", conditioning=(COORDINATE,), channels=3):
@@ -230,9 +224,7 @@ def test_it_has_no_parameters(registry):
 
 @pytest.fixture(scope="module", params=["opesr", "opesr-adapt"])
 def golden(request, shared):
-    path = shared / "golden" / f"{request.param}.pth"
-    with np.load(path.with_suffix(".npz")) as stored:
-        return path, {key: torch.tensor(stored[key]) for key in stored.files}
+    return outputs_of(shared, request.param)
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["rendered", "as in training"])
@@ -251,11 +243,7 @@ def test_published_outputs(golden, graph):
 
 def test_the_same_once_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-    for grid in GRIDS:
-        size = tuple(data[f"size_{grid}"].tolist())
-        assert torch.equal(ours.render(size), theirs.render(size))
+    expect_the_same_once_saved(path, data, GRIDS, registry, tmp_path)
 
 
 # Import

@@ -1,12 +1,10 @@
 """Thera against the published implementation's output, and against its formula written out per query."""
 
-import importlib.util
 import json
 import math
 import pickle
 import re
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from formulas import Given, expect_same, random
 from reference import centers
+from reference_outputs import ROOT, expect_the_same_once_saved, formulas_of, module_at, outputs_of, stored
 
 import liif_core
 import liif_zoo.swinir
@@ -30,33 +29,19 @@ from liif_zoo.swinir import SwinIR, SwinIROptions
 from liif_zoo.thera import Thera, TheraOptions
 from liif_zoo.thera_features import ConvNeXt, ConvNeXtOptions, Swin, SwinOptions
 
-ROOT = Path(__file__).parents[2]
 GRIDS = ["x2", "x3.3", "aniso"]
 SWIN = {"blocks": [2, 1], "channels": 8, "heads": 2, "window": 4, "out_channels": 6}
 
 
-def module_at(path):
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-formulas = module_at(ROOT / "benchmarks" / "formulas_thera.py")
+formulas = formulas_of("thera")
 
 
 # The published implementation
 
 
-def stored(path):
-    with np.load(path) as data:
-        return {name: torch.tensor(data[name]) for name in data.files}
-
-
 @pytest.fixture(scope="module", params=["thera-air", "thera-plus", "thera-pro"])
 def golden(request, shared):
-    path = shared / "golden" / f"{request.param}.pkl"
-    return path, stored(path.with_suffix(".npz"))
+    return outputs_of(shared, request.param, ".pkl")
 
 
 def expect_published(model, data, graph=False):
@@ -89,11 +74,7 @@ def test_equal_to_the_published_implementation(golden, graph):
 
 def test_the_same_once_saved_as_ours(golden, registry, tmp_path):
     path, data = golden
-    liif_core.save_checkpoint(tmp_path / "ours.safetensors", liif_core.load_checkpoint(path, registry))
-    ours, theirs = (liif_core.load(file).encode(data["inp"]) for file in (tmp_path / "ours.safetensors", path))
-    for grid in GRIDS:
-        size = tuple(data[f"size_{grid}"].tolist())
-        assert torch.equal(ours.render(size), theirs.render(size))
+    expect_the_same_once_saved(path, data, GRIDS, registry, tmp_path)
 
 
 def test_rdn_pro_at_its_full_size(shared, registry, tmp_path):
