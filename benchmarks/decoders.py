@@ -44,7 +44,7 @@ MODELS = {  # decoder -> the composition of its paper, without the encoder
               "conditioning": [{"use": "coordinate"}]},
     "linf": {**ENSEMBLE, **PLAIN, "residual": "bilinear"},
     "hiif": {**PLAIN, "sampling": {"use": "local-ensemble"}, "residual": "bilinear",
-             "conditioning": [*BOTH, {"use": "hierarchy"}]},
+             "conditioning": [{"use": "cell"}, {"use": "hierarchy"}]},
     "thera": {**PLAIN, "sampling": {"use": "nearest", "ties": "away"}, "conditioning": BOTH},
     "ciaosr": {**PLAIN, "sampling": {"use": "ciaosr"}, "conditioning": BOTH, "residual": "bilinear"},
     "clit": {**PLAIN, "sampling": {"use": "window"}, "conditioning": BOTH, "residual": "bilinear"},

@@ -45,9 +45,9 @@ def render_here(checkpoint: str, picture: Path, out: Path, size: list[int], memo
     print(json.dumps({"peak_megabytes": (resident("VmHWM") - before) / 1e6, "seconds": seconds, "code": code}))
 
 
-def resident(which: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at its peak (Linux)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+def resident(which: str, process: int | str = "self") -> int:
+    """Bytes of a process, this one by default: VmRSS now, VmHWM at its peak (Linux)."""
+    line = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith(which))
     return int(line.split()[1]) * 1024
 
 

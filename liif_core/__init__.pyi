@@ -3,13 +3,14 @@
 from . import importing as importing
 from . import nn as nn
 from . import shapes as shapes
+from . import view as view
 from .data.degrade import Degradation as Degradation
 from .data.resize import bicubic as bicubic
 from .errors import UserError as UserError
 from .evaluation.in_memory import evaluate as evaluate
 from .evaluation.metrics import psnr as psnr
 from .evaluation.metrics import ssim as ssim
-from .evaluation.report import Score as Score
+from .evaluation.scores import Score as Score
 from .experiment.build import build_model as build_model
 from .experiment.compose import compose as compose
 from .experiment.schema import Experiment as Experiment

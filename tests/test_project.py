@@ -38,7 +38,7 @@ def extras(*names):
     return [line for name in names for line in PROJECT["optional-dependencies"][name]]
 
 
-NEEDED = floors(PROJECT["dependencies"] + extras("skimage", "ssim", "curves", "tensorboard", "images", "test"))
+NEEDED = floors(PROJECT["dependencies"] + extras("skimage", "ssim", "curves", "tensorboard", "images", "view", "test"))
 ALL = floors([*PROJECT["dependencies"], *extras(*PROJECT["optional-dependencies"])])
 
 
@@ -55,7 +55,7 @@ def test_what_is_pinned_satisfies_the_floors():
     for name, pin in pinned.items():
         if name in ALL:
             assert version(pin) >= version(ALL[name]), name
-    assert pinned.keys() - ALL.keys() == {"mkdocstrings-python"}  # mkdocstrings[python]
+    assert pinned.keys() - ALL.keys() == {"mkdocstrings-python", "pyvips-binary"}  # extras of others
 
 
 def test_the_all_extra_is_all_that_users_may_want():

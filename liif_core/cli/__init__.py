@@ -184,6 +184,46 @@ def upscale(**options: Any) -> int:
     return upscale(say=echo, complain=partial(echo, err=True), **options)
 
 
+@liif.command()
+@click.argument("source", type=FILE, metavar="INPUT")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=FILE,
+    multiple=True,
+    metavar="C",
+    help="Checkpoint: a .safetensors file, a published .pth file, or the name of an installed model. Twice to compare "
+    "two.  [default: an included model that fits the file]",
+)
+@click.option("--model", "models", multiple=True, metavar="NAME", help="Name of an installed model; also twice.")
+@click.option(
+    "--zoom", type=float, default=16, show_default=True, metavar="Z", help="How many times INPUT can be enlarged."
+)
+@click.option("--memory", metavar="2GB", help="Approximate memory limit.  [default: a quarter of the free memory]")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=178_956_970,
+    show_default=True,
+    help="Refuse inputs with more pixels.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Address to listen at.")
+@click.option("--port", type=int, metavar="N", help="Port to listen at.  [default: 8765, or a free one]")
+@click.option("--browser/--no-browser", default=True, help="Open a browser, or only print the address.")
+@DEVICE
+@PLUGIN
+@reported
+def view(**options: Any) -> None:
+    """Look into an image at any zoom, in a browser. INPUT is a file, or a folder of images.
+
+    A page shows the image up to --zoom times its size, rendered by a model where one looks, beside interpolation or a
+    second model; regions can be saved at any size. The server speaks the IIIF Image API 3.0. Ctrl-C stops it.
+    """
+    from liif_core.cli.view import view
+
+    view(say=echo, **options)
+
+
 @liif.command("import")
 @click.argument("published", metavar="IN.pth", type=FILE)
 @click.argument("target", metavar="OUT.safetensors", type=FILE)

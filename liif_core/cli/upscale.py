@@ -20,7 +20,6 @@ from liif_core.cli.upscale_file import Say, Settings, render_file
 from liif_core.cli.upscale_inputs import Found, file_key, is_standard_input
 from liif_core.cli.upscale_marks import Mark, settings_mark, weights_digest
 from liif_core.cli.upscale_memory import give_freed_blocks_back
-from liif_core.cli.upscale_models import Choice, choose
 from liif_core.cli.upscale_places import json_problems
 from liif_core.cli.upscale_request import (
     Job,
@@ -41,6 +40,7 @@ from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, pick_device, precision_problems
 from liif_core.model.ensemble import SelfEnsemble
 from liif_core.model.tile_plan import default_memory
+from liif_core.models.choosing import Choice, choose
 from liif_core.registry.discovery import discover
 
 

@@ -12,7 +12,8 @@ from reference import SMALL_TABLE, small_model
 
 import liif_core
 import liif_zoo.trained
-from liif_core.cli import liif, upscale_models
+from liif_core.cli import liif
+from liif_core.models import choosing
 from liif_core.training.checkpoint import Checkpoint, save_checkpoint
 
 OTHERWISE = "; --model or --checkpoint chooses another"
@@ -84,8 +85,8 @@ def test_the_model_fits_the_file_and_the_first_line_says_why(both, image, name, 
 
 
 def test_files_of_both_kinds_and_each_model_is_loaded_once(both, monkeypatch):
-    loaded, load = [], upscale_models.load_file
-    monkeypatch.setattr(upscale_models, "load_file", lambda path, *rest: loaded.append(path) or load(path, *rest))
+    loaded, load = [], choosing.load_file
+    monkeypatch.setattr(choosing, "load_file", lambda path, *rest: loaded.append(path) or load(path, *rest))
     first, *_ = invoke("a.jpg", "b.png", "c.webp", "--out-dir", "out", "--json", "log.json")
     assert first == (
         "model 'photo' for 2 files compressed with losses (JPEG, lossy WebP), "
