@@ -485,7 +485,7 @@ def test_pictures_are_those_that_the_script_draws(tmp_path):
     pytest.importorskip("matplotlib")
     script = load("make_pictures")
     script.main(tmp_path)
-    others = {*load("make_model_pictures").PICTURES, "first-run.png"}
+    others = {*load("make_model_pictures").PICTURES, "first-run.png", "view.png"}
     assert {path.name for path in (DOCS / "pictures").glob("*.png")} == {*script.PICTURES, *others}
     for name in script.PICTURES:
         drawn, committed = Image.open(tmp_path / name).convert("L"), Image.open(DOCS / "pictures" / name).convert("L")

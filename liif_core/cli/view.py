@@ -5,6 +5,7 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from liif_core.cli.upscale_memory import give_freed_blocks_back
 from liif_core.cli.upscale_request import memory_limit
 from liif_core.errors import UserError
 from liif_core.model.device import pick_device
@@ -54,6 +55,7 @@ def view(
         raise UserError(*problems)
     computing = pick_device(device or "auto")
     limit = limit or default_memory(computing)
+    give_freed_blocks_back()
     folder = source.name or source.resolve().name if source.is_dir() else None
     files = image_files(source) if folder is not None else {source.name: source}
     if folder is None:
@@ -72,6 +74,7 @@ def view(
         say(reason)
     running = start(Server(Gallery.within(limit, entries, zoom), folder, allowed_hosts(host)), host, port)
     try:
+        running.warm_up(next(iter(entries)))
         say(f"{source}: {running.url} (Ctrl-C stops the server)")
         if host not in ("127.0.0.1", "localhost", "::1"):
             say("note: everybody who can reach this address can see the images")

@@ -3,11 +3,15 @@
 import socket
 import threading
 import time
+from contextlib import suppress
+from urllib.parse import quote
+from urllib.request import ProxyHandler, build_opener
 
 import uvicorn
 from attrs import define
 
 from liif_core.errors import UserError
+from liif_core.view.iiif import TILE
 from liif_core.view.server import Server
 
 PORT = 8765  # where it is free; else any other
@@ -24,6 +28,12 @@ class Running:
     port: int
     _uvicorn: uvicorn.Server
     _thread: threading.Thread
+
+    def warm_up(self, name: str) -> None:
+        """Ask for a small preview of an image, so that the first page does not wait for modules to be imported."""
+        path = f"iiif/bicubic/{quote(name, safe='')}/full/{TILE},/0/default.png"
+        with suppress(OSError), build_opener(ProxyHandler({})).open(f"{self.url}{path}", timeout=10) as answer:
+            answer.read()
 
     def wait(self) -> None:
         """Return when the server has ended."""

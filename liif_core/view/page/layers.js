@@ -60,6 +60,11 @@ function alignToScreen(tiledImage) {
   };
 }
 
+/** The identifier of the layer that is shown before others are ready. */
+export function previewOf(layers) {
+  return (layers.find(({ id }) => id === "bicubic") || layers.find(({ kind }) => kind !== "model")).id;
+}
+
 export class Layers {
   /**
    * `layers` are all that the session offers. `onChange` is called when the view has moved, `onFailure` with the
@@ -67,7 +72,7 @@ export class Layers {
    */
   constructor(element, checkerboard, layers, { onChange, onFailure }) {
     this.layers = layers;
-    this.preview = (layers.find(({ id }) => id === "bicubic") || layers.find(({ kind }) => kind !== "model")).id;
+    this.preview = previewOf(layers);
     this.checkerboard = checkerboard;
     this.onFailure = onFailure;
     this.lanes = { model: new Lane(3), interpolation: new Lane(2) };

@@ -1,7 +1,7 @@
 // The page of `liif view`: a list of images or one image, chosen by the address (`#image=...`), and all controls.
 
 import * as api from "./api.js";
-import { Layers } from "./layers.js";
+import { Layers, previewOf } from "./layers.js";
 import * as readout from "./readout.js";
 import { SaveDialog } from "./save.js";
 
@@ -112,13 +112,14 @@ async function openImage(id) {
   find("back").hidden = !session.folder;
   find("gallery").hidden = true;
   find("viewer").hidden = false;
+  const asked = [api.image(id, signal), api.info(previewOf(session.layers), id)]; // before the viewer is made
   layers ??= new Layers(find("picture"), find("checkerboard"), session.layers, {
     onChange: viewChanged,
     onFailure: tileFailed,
   });
   layers.describe(`Image ${id}`);
   try {
-    const [opened, info] = await Promise.all([api.image(id, signal), api.info(layers.preview, id)]);
+    const [opened, info] = await Promise.all(asked);
     if (signal.aborted) return;
     image = opened;
     find("image-size").textContent = `${opened.width} x ${opened.height} pixels`;
