@@ -97,7 +97,7 @@ class EncodedPicture:
                     self.full = True
                     return
                 yield from self._block(place)
-        except (UserError, ValueError, RuntimeError, MemoryError) as error:
+        except Exception as error:  # out of the code of a plugin, too
             self.progress.error = str(error) or type(error).__name__
 
     @property

@@ -44,6 +44,7 @@ class Entry:
     models: Sequence[NamedModel]
     notes: tuple[str, ...] = ()
     problem: str | None = None  # why it cannot be opened, if that is known
+    zoom: float | None = None  # how many times it can be enlarged, if it is another number than that of the gallery
 
 
 @define(eq=False)
@@ -176,7 +177,8 @@ class Gallery:
             raise UserError(entry.problem)
         source = _for_threads(entry.open())
         height, width = source.size
-        full = max(1, math.floor(height * self.zoom + 0.5)), max(1, math.floor(width * self.zoom + 0.5))
+        zoom = entry.zoom or self.zoom
+        full = max(1, math.floor(height * zoom + 0.5)), max(1, math.floor(width * zoom + 0.5))
         encoded = {
             layer: EncodedPicture(
                 (entry.id, layer), each.model, PictureBatch(source, each.model.channels), self.cache, self.memory

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from PIL import Image
 
 from liif_core.images import from_picture, picture_from_array, picture_from_pillow
@@ -54,7 +54,7 @@ def show(image: Any, model: Any, zoom: float, memory: int | str | None, height: 
         if not _running:
             _running.append(start(Server(Gallery.within(limit, {}, zoom))))
         running = _running[0]
-        running.server.gallery.entries[entry.id] = entry
+        running.server.gallery.entries[entry.id] = evolve(entry, zoom=zoom)
     return View(f"{running.url}#image={quote(entry.id, safe='')}", height)
 
 

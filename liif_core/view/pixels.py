@@ -10,6 +10,7 @@ from liif_core.images import Source, from_planes, to_planes
 from liif_core.sizes import Region, Size
 from liif_core.view.iiif import ImageRequest
 
+_BAND_PIXELS = 1 << 22  # that are reduced together
 _SUPPORT = {Image.Resampling.NEAREST: 1, Image.Resampling.BICUBIC: 2, Image.Resampling.LANCZOS: 3}  # pixels
 
 
@@ -32,8 +33,11 @@ def interpolated(picture: Source, size: Size, region: Region, method: Image.Resa
     ]  # fmt: skip
     rows = slice(max(0, int(top) - around[0]), min(picture.size[0], int(bottom) + 1 + around[0]))
     columns = slice(max(0, int(left) - around[1]), min(picture.size[1], int(right) + 1 + around[1]))
-    pixels = eight_bits(picture, rows, columns)
-    box = (left - columns.start, top - rows.start, right - columns.start, bottom - rows.start)
+    factor = max(1, int(min((bottom - top) / size[0], (right - left) / size[1]) / 2))
+    pixels = _reduced(picture, rows, columns, factor)
+    edges = left - columns.start, top - rows.start, right - columns.start, bottom - rows.start
+    limits = pixels.shape[1::-1] * 2
+    box = tuple(min(edge / factor, limit) for edge, limit in zip(edges, limits))
     wanted = size[1], size[0]
     channels = pixels.shape[2]
     color = pixels[..., : picture.channels]
@@ -42,6 +46,24 @@ def interpolated(picture: Source, size: Size, region: Region, method: Image.Resa
         alpha = _image(pixels[..., picture.channels :]).resize(wanted, method, box)
         parts.append(np.asarray(alpha).reshape(*size, 1))
     return np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+
+
+def _reduced(picture: Source, rows: slice, columns: slice, factor: int) -> np.ndarray:
+    """A part of a picture as of ``eight_bits``, with the means of ``factor`` x ``factor`` pixels in place of these.
+
+    It is read in bands, so that a large picture is never in memory as a whole.
+    """
+    if factor == 1:
+        return eight_bits(picture, rows, columns)
+    step = max(1, _BAND_PIXELS // (columns.stop - columns.start) // factor) * factor
+    bands = []
+    for top in range(rows.start, rows.stop, step):
+        band = eight_bits(picture, slice(top, min(top + step, rows.stop)), columns)
+        planes = [
+            np.asarray(Image.fromarray(np.ascontiguousarray(plane)).reduce(factor)) for plane in np.moveaxis(band, 2, 0)
+        ]
+        bands.append(np.stack(planes, axis=2))
+    return np.concatenate(bands)
 
 
 def eight_bits(picture: Source, rows: slice, columns: slice) -> np.ndarray:

@@ -49,7 +49,10 @@ class Running:
 
 def allowed_hosts(host: str) -> tuple[str, ...]:
     """The names by which a server at this address is asked."""
-    return ("*",) if host in _ANY else (*_LOCAL, host)
+    if host in _ANY:
+        return ("*",)
+    # old versions of Starlette cut the name of the request at its first colon
+    return (*_LOCAL, host, f"[{host}]", "[") if ":" in host else (*_LOCAL, host)
 
 
 def start(server: Server, host: str = "127.0.0.1", port: int | None = None) -> Running:

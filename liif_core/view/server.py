@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import secrets
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -136,11 +137,14 @@ class Server:
     async def _start_save(self, request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise iiif.BadRequest("expected a body of application/json", 415)
-        if int(request.headers.get("content-length", "0") or 0) > _MOST_JSON:
-            raise iiif.BadRequest(f"expected at most {_MOST_JSON} bytes", 413)
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_JSON:
+                raise iiif.BadRequest(f"expected at most {_MOST_JSON} bytes", 413)
         try:
-            given = await request.json()
-        except ValueError:
+            given = json.loads(body)
+        except (ValueError, RecursionError):
             raise iiif.BadRequest("the body is not JSON") from None
         wanted = SaveRequest.of(given)
         save = self.saves.start(await self._picture(wanted.image), wanted)

@@ -105,6 +105,16 @@ def test_a_folder_until_terminated(files, serving):
     assert viewer.end(signal.SIGTERM) == (0, "")
 
 
+def test_an_address_of_the_other_kind(files, serving):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError as problem:
+        pytest.skip(f"no IPv6 on this machine: {problem}")
+    viewer = serving("photo.png", "--checkpoint", "one.safetensors", "--port", "0", "--host", "::1")
+    assert viewer.url.startswith("http://[::1]:") and viewer.json("api/session")["title"] == "photo.png"
+
+
 def test_the_included_models(files, serving, registry):
     offered = {model.name for model, _ in registry.models}
     assert {"clean", "photo"} <= offered

@@ -49,7 +49,8 @@ def test_images_of_every_kind(model, second_model, tmp_path):
         assert (found["width"], found["height"], found["full_width"]) == (30, 20, 480) and list(found["layers"]) == [
             "model"
         ]
-    two = liif_core.view.show(PICTURE, [model, second_model], height=300)
+    two = liif_core.view.show(PICTURE, [model, second_model], zoom=3, height=300)
+    assert image_of(two)["full_width"] == 90
     assert list(image_of(two)["layers"]) == ["model", "model-2"]
     frame = two._repr_html_()
     assert re.fullmatch(

@@ -104,6 +104,10 @@ def test_bodies_that_are_no_request(entry, body):
         assert answer.status_code == 400 and answer.json()["error"]
         large = viewer.client.post("api/saves", content="1" * 20_000, headers={"Content-Type": "application/json"})
         assert large.status_code == 413
+        chunked = viewer.client.post(
+            "api/saves", content=(b"1" * 1000 for _ in range(20)), headers={"Content-Type": "application/json"}
+        )
+        assert chunked.status_code == 413
 
 
 def test_a_picture_that_is_not_there(entry):

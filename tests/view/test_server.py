@@ -212,6 +212,24 @@ def test_a_model_that_fails(registry, entry, monkeypatch):
         assert viewer.get("iiif/bicubic/picture.png/0,0,256,256/max/0/default.png").status_code == 200
 
 
+def test_a_plugin_that_raises_anything(registry, entry, monkeypatch):
+    """The background tries it once, and not again and again."""
+    model, tried = small_model(registry), []
+
+    def fail(*args):
+        tried.append(True)
+        raise KeyError("nothing")
+
+    monkeypatch.setattr(model, "encode", fail)
+    with viewing(entry(PICTURE, models=[NamedModel("failing", model)])) as viewer:
+        viewer.get("api/images/picture.png")
+        until(lambda: viewer.get("api/images/picture.png").json()["layers"]["model"]["state"] == "failed")
+        time.sleep(0.2)
+        assert len(tried) == 1
+        answer = viewer.get("iiif/model/picture.png/0,0,256,256/max/0/default.png")
+        assert (answer.status_code, answer.text) == (500, "rendering failed: KeyError: 'nothing'")
+
+
 def test_values_that_are_not_finite(registry, entry):
     model = small_model(registry)
     model.decoder.layers[-1].bias.fill_(float("nan"))

@@ -85,6 +85,25 @@ def test_smaller_than_the_picture_is_antialiased(entry, layer):
         assert np.abs(small[:, 1:-1] - 128).max() < 12
 
 
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_thumbnail_of_a_large_picture_is_made_of_bands(entry, kind, monkeypatch):
+    """It is that of Pillow from the whole picture, nearly, and the bands cannot be told."""
+    picture = np.tile(PICTURES[kind], (9, 11) + (1,) * (PICTURES[kind].ndim - 2))
+    with viewing(entry(picture, "p.png"), zoom=1) as viewer:
+        small = viewer.tile("p.png", "bicubic", "full/60,/0/default.png")
+        viewer.server.gallery.cache.remove(lambda key: True)
+        monkeypatch.setattr("liif_core.view.pixels._BAND_PIXELS", 20_000)
+        assert np.array_equal(small, viewer.tile("p.png", "bicubic", "full/60,/0/default.png"))
+    planes = np.atleast_3d(picture)
+    eight = planes if planes.dtype == np.uint8 else (planes / 257).round().astype(np.uint8)
+    for channel in range(eight.shape[2]):
+        if kind == "RGBA" and channel < 3:
+            continue  # the color of transparent pixels is replaced before
+        expected = Image.fromarray(eight[..., channel]).resize(small.shape[1::-1], Image.Resampling.LANCZOS)
+        difference = np.abs(np.atleast_3d(small)[..., channel].astype(int) - np.asarray(expected))
+        assert difference[:-1, :-1].max() <= 6 and difference.max() <= 16  # at the edge, means are of fewer pixels
+
+
 def test_turned_mirrored_and_in_gray(entry):
     picture = PICTURES["RGB"]
     with viewing(entry(picture, "p.png"), zoom=1) as viewer:
