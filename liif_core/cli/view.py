@@ -15,7 +15,7 @@ from liif_core.registry.components import Registry
 from liif_core.registry.discovery import discover
 from liif_core.view import check_packages
 from liif_core.view.gallery import MODELS, Entry, Gallery, NamedModel
-from liif_core.view.opening import entry_of, entry_or_problem, image_files
+from liif_core.view.opening import entry_of, entry_or_problem, image_files, shown
 
 LARGEST_ZOOM = 1024
 
@@ -56,9 +56,11 @@ def view(
     computing = pick_device(device or "auto")
     limit = limit or default_memory(computing)
     give_freed_blocks_back()
-    folder = source.name or source.resolve().name if source.is_dir() else None
-    files = image_files(source) if folder is not None else {source.name: source}
-    if folder is None:
+    folder = shown(source.name or source.resolve().name) if source.is_dir() else None
+    files, unreadable = {shown(source.name): source}, list[str]()
+    if folder is not None:
+        files, unreadable = image_files(source)
+    else:
         entry_of(source.name, source, (), limit, max_pixels)  # refuses the file before a model is loaded
     chosen = _choices(list(files.values()), checkpoints, models, discover())
     loaded = [choice.load(computing) for choice in chosen]
@@ -70,6 +72,8 @@ def view(
         ]
         make = entry_of if folder is None else entry_or_problem
         entries[name] = make(name, path, own, limit, max_pixels)
+    for line in unreadable:
+        say(line)
     for reason in filter(None, (choice.reason for choice in chosen)):
         say(reason)
     running = start(Server(Gallery.within(limit, entries, zoom), folder, allowed_hosts(host)), host, port)

@@ -17,7 +17,7 @@ from liif_core.sizes import Region, Size
 from liif_core.view.blocks import EncodedPicture
 from liif_core.view.byte_cache import ByteCache
 from liif_core.view.iiif import ImageRequest
-from liif_core.view.pixels import interpolated, shrinks
+from liif_core.view.pixels import encoded, interpolated, shrinks
 from liif_core.view.work_queue import Steps
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
@@ -63,22 +63,23 @@ class ViewedPicture:
         down, across = (side / whole for side, whole in zip(self.source.size, self.full))
         return top * down, left * across, (top + height) * down, (left + width) * across
 
-    def interpolated(self, request: ImageRequest, layer: str) -> np.ndarray:
-        """The pixels of a request, uint8 (H, W, channels), by interpolation."""
+    def interpolated(self, request: ImageRequest, layer: str) -> bytes:
+        """The file that a request asks for, by interpolation."""
         method = INTERPOLATIONS.get(layer, Image.Resampling.LANCZOS)
-        return interpolated(self.source, request.size, self.region(request), method)
+        pixels = interpolated(self.source, request.size, self.region(request), method)
+        return encoded(pixels, request, self.source.metadata.icc)
 
     def needs_model(self, request: ImageRequest, layer: str) -> bool:
         """Whether the model is asked: not where the picture has more pixels than the answer, on both axes."""
         return layer in self.encoded and not shrinks(request.size, self.region(request))
 
     def rendered(self, request: ImageRequest, layer: str) -> Steps:
-        """The steps in which a model renders the pixels of a request, uint8 (H, W, channels)."""
-        encoded, region = self.encoded[layer], self.region(request)
+        """The steps in which a model renders the file that a request asks for."""
+        picture, region = self.encoded[layer], self.region(request)
         self.center = (region[0] + region[2]) / 2, (region[1] + region[3]) / 2
-        colors = yield from encoded.render(request.size, region)
-        color, alpha = encoded.batch.apart(colors)
-        return from_planes(color, alpha, "uint8", self.source.span)
+        colors = yield from picture.render(request.size, region)
+        pixels = from_planes(*picture.batch.apart(colors), "uint8", self.source.span)
+        return encoded(pixels, request, self.source.metadata.icc)
 
     def as_json(self) -> dict[str, Any]:
         """What the page is told."""
@@ -161,9 +162,9 @@ class Gallery:
         picture = self.current
         if picture is None:
             return None
-        for encoded in picture.encoded.values():
-            if encoded.state in ("waiting", "encoding"):
-                return self._while_current(picture, encoded.encode_all(picture.center))
+        for by_model in picture.encoded.values():
+            if by_model.state in ("waiting", "encoding"):
+                return self._while_current(picture, by_model.encode_all(picture.center))
         return None
 
     def _while_current(self, picture: ViewedPicture, steps: Steps) -> Steps:

@@ -1,5 +1,6 @@
 """The pictures that ``liif view`` is given: a file, or the image files of a folder; and how each is opened."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,21 +24,29 @@ def entry_of(name: str, path: Path, models: Sequence[NamedModel], memory: int, m
     return Entry(name, opening.open, models, notes)
 
 
-def image_files(folder: Path) -> dict[str, Path]:
+def image_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """The image files in a folder and its subfolders, by their relative paths; hidden ones are left out.
 
-    Raises UserError for a folder without any.
+    Also returns messages about subfolders that cannot be read. Raises UserError for a folder without image files.
     """
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in READABLE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    }
+    unreadable: list[str] = []
+
+    def cannot(problem: OSError) -> None:
+        unreadable.append(f"{problem.filename}: cannot be read ({problem.strerror}), and was left out")
+
+    files: list[Path] = []
+    for place, subfolders, names in os.walk(folder, onerror=cannot):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        paths = [Path(place, name) for name in names if not name.startswith(".")]
+        files += [path for path in paths if path.suffix.lower() in READABLE_SUFFIXES and path.is_file()]
     if not files:
-        raise UserError(f"{folder}: no image in this folder")
-    return files
+        raise UserError(*unreadable, f"{folder}: no image in this folder")
+    return {shown(path.relative_to(folder).as_posix()): path for path in sorted(files)}, unreadable
+
+
+def shown(name: str) -> str:
+    """A name of a file as text that can be sent: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def entry_or_problem(
@@ -47,9 +56,9 @@ def entry_or_problem(
     try:
         return entry_of(name, path, models, memory, max_pixels)
     except UserError as error:
-        problem = str(error)
+        problem = shown(str(error))
     except OSError as error:
-        problem = f"{path}: {error.strerror or error}"
+        problem = shown(f"{path}: {error.strerror or error}")
     return Entry(name, partial(_fail, problem), (), problem=problem)
 
 

@@ -77,8 +77,8 @@ def eight_bits(picture: Source, rows: slice, columns: slice) -> np.ndarray:
     return from_planes(*to_planes(part), "uint8")
 
 
-def encoded(pixels: np.ndarray, request: ImageRequest) -> bytes:
-    """Pixels uint8 (H, W, channels) as the file that a request asks for."""
+def encoded(pixels: np.ndarray, request: ImageRequest, icc: bytes | None = None) -> bytes:
+    """Pixels uint8 (H, W, channels) as the file that a request asks for, with the ICC profile of their colors."""
     if request.mirrored:
         pixels = pixels[:, ::-1]
     pixels = np.rot90(pixels, -request.rotation // 90)
@@ -91,15 +91,16 @@ def encoded(pixels: np.ndarray, request: ImageRequest) -> bytes:
             image = image.point(lambda value: 255 if value >= 128 else 0)
         if alpha is not None:
             image.putalpha(alpha)
+        icc = None  # which is that of colors
     file = io.BytesIO()
     if request.format == "png":
-        image.save(file, "PNG", compress_level=1)
+        image.save(file, "PNG", compress_level=1, icc_profile=icc)
     elif request.format == "webp":
-        image.save(file, "WebP", quality=95)
+        image.save(file, "WebP", quality=95, icc_profile=icc)
     else:
         if has_alpha:  # JPEG has no alpha: on white
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
-        image.save(file, "JPEG", quality=95, subsampling=0)
+        image.save(file, "JPEG", quality=95, subsampling=0, icc_profile=icc)
     return file.getvalue()
 
 

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from liif_core.view import iiif
 from liif_core.view.byte_cache import ByteCache
 from liif_core.view.gallery import INTERPOLATIONS, ViewedPicture
-from liif_core.view.pixels import encoded
 from liif_core.view.work_queue import Steps, Work, WorkQueue
 
 
@@ -49,7 +48,7 @@ class Tiles:
             data, seconds = await self._rendered(request, key, picture, layer, wanted)
         else:
             started = time.perf_counter()
-            data = await run_in_threadpool(lambda: encoded(picture.interpolated(wanted, layer), wanted))
+            data = await run_in_threadpool(picture.interpolated, wanted, layer)
             seconds = time.perf_counter() - started
         self.cache.put(key, data, len(data))
         return data, f"render;dur={1000 * seconds:.1f}"
@@ -60,7 +59,7 @@ class Tiles:
         """What a model renders: computed once for all who wait for it, and no longer than somebody does."""
         shared = self._shared.get(key)
         if shared is None:
-            steps = _timed(_file(picture, layer, wanted))
+            steps = _timed(picture.rendered(wanted, layer))
             shared = self._shared[key] = _Shared(self.queue.submit(_client(request), steps))
         shared.waiting += 1
         result = asyncio.wrap_future(shared.work.future)
@@ -92,11 +91,6 @@ def _client(request: Request) -> str:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _file(picture: ViewedPicture, layer: str, wanted: iiif.ImageRequest) -> Steps:
-    pixels = yield from picture.rendered(wanted, layer)
-    return encoded(pixels, wanted)
 
 
 def _timed(steps: Steps) -> Generator[None, None, tuple[Any, float]]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from reference import SMALL_TABLE, small_model
 from liif_core import view
 from liif_core.cli import liif
 from liif_core.training.checkpoint import Checkpoint, save_checkpoint
+from liif_core.view.opening import image_files
 
 
 @pytest.fixture
@@ -103,6 +105,25 @@ def test_a_folder_until_terminated(files, serving):
     assert found["a.png"] is None and "bad.png" in found["bad.png"]
     assert viewer.json("api/images/sub%2Fb.jpg")["full_width"] == 120
     assert viewer.end(signal.SIGTERM) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_a_name_that_is_not_utf8(files, serving):
+    os.rename("photos/a.png", b"photos/a\xff.png")
+    viewer = serving("photos", "--checkpoint", "one.safetensors", "--port", "0")
+    name = viewer.json("api/session")["images"][0]["id"]
+    assert name == "a\\udcff.png" and viewer.json(f"api/images/{quote(name)}")["width"] == 40
+
+
+def test_a_folder_that_cannot_be_read(files, monkeypatch):
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", f"{folder}/secret"))
+        yield str(folder), [], ["a.png"]
+
+    monkeypatch.setattr("liif_core.view.opening.os.walk", walk)
+    found, unreadable = image_files(files / "photos")
+    assert list(found) == ["a.png"]
+    assert unreadable == [f"{files}/photos/secret: cannot be read (Permission denied), and was left out"]
 
 
 def test_an_address_of_the_other_kind(files, serving):

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from image_files import SRGB
 from PIL import Image
 from reference import small_model
 from viewing import smooth, viewing
@@ -137,6 +138,17 @@ def test_formats(entry):
         white = np.asarray(Image.open(io.BytesIO(viewer.get("iiif/bicubic/p.png/full/max/0/default.jpg").content)))
         color, alpha = PICTURES["RGBA"][..., :3] / 255, PICTURES["RGBA"][..., 3:] / 255
         assert np.abs(white - (color * alpha + 1 - alpha) * 255).mean() < 2
+
+
+def test_colors_keep_their_profile(entry):
+    """A picture of a wide gamut looks as it should: its tiles say what their numbers mean."""
+    with viewing(entry(PICTURES["RGB"], "p.png", icc_profile=SRGB), zoom=2) as viewer:
+        for layer in ("model", "bicubic"):
+            for format in ("png", "jpg", "webp"):
+                answer = viewer.get(f"iiif/{layer}/p.png/0,0,64,64/max/0/default.{format}")
+                assert Image.open(io.BytesIO(answer.content)).info["icc_profile"] == SRGB
+            gray = viewer.get(f"iiif/{layer}/p.png/0,0,64,64/max/0/gray.png")
+            assert "icc_profile" not in Image.open(io.BytesIO(gray.content)).info
 
 
 def global_model(registry):
