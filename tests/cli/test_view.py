@@ -45,14 +45,20 @@ def invoke(*arguments):
     return result.exit_code, result.stderr
 
 
+def heed_interruption():
+    """Tests that a shell runs in the background inherit that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Serving:
     """``liif view`` in a process of its own."""
 
     def __init__(self, *arguments, **environment):
         command = [sys.executable, "-m", "liif_core", "view", *arguments, "--no-browser", "--memory", "300MB"]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+            preexec_fn=heed_interruption if os.name == "posix" else None,
+        )  # fmt: skip
         self.said = []
         for line in self.process.stdout:
             self.said.append(line)
@@ -73,6 +79,8 @@ class Serving:
 
 @pytest.fixture
 def serving():
+    if os.name != "posix":
+        pytest.skip("its server is ended by signals of POSIX")
     running = []
 
     def serve(*arguments, **environment):
