@@ -10,7 +10,7 @@ from .errors import UserError as UserError
 from .evaluation.in_memory import evaluate as evaluate
 from .evaluation.metrics import psnr as psnr
 from .evaluation.metrics import ssim as ssim
-from .evaluation.report import Score as Score
+from .evaluation.scores import Score as Score
 from .experiment.build import build_model as build_model
 from .experiment.compose import compose as compose
 from .experiment.schema import Experiment as Experiment

@@ -33,6 +33,8 @@ class EvalProtocol:
     max_scale: float | None = None  # cells are at least those of this scale
     ensemble: Literal[1, 4, 8] = 1  # orientations whose mean is the prediction
     tiles: tuple[int, int] | None = None  # side and overlap of tiles that are averaged at whole scales up to 4
+    interval: bool = False  # results have a confidence interval of the mean, by bootstrap over images
+    version: int = 1  # raised when a rule changes, so that results of before are told apart
 
     def border(self, scale: Scale) -> Size:
         """Rows and columns that are left out at each edge."""
@@ -77,10 +79,10 @@ PROTOCOLS = MappingProxyType(
         ),
         "fair": EvalProtocol(
             False, True, 0, f"RGB of 8 bits, without a border as wide as the scale; {_MATLAB}", low="matlab",
-            rounded=True,
+            rounded=True, interval=True,
         ),
         "fair-y": EvalProtocol(
-            True, True, 0, f"{_Y8}; {_MATLAB}", low="matlab", rounded=True
+            True, True, 0, f"{_Y8}; {_MATLAB}", low="matlab", rounded=True, interval=True
         ),
     }
 )  # fmt: skip

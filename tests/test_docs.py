@@ -246,6 +246,9 @@ def test_commands_run(line, place, request):
         arguments = started.training_script_args
         arguments += ["--check"] * (program == "liif-run")
     command, expected = COMMANDS[program], 0
+    if line.startswith("liif leaderboard"):  # of what the command before it has written
+        before = "evaluate best.safetensors --hr photos --scale 2 --results comparison/results.jsonl"
+        assert CliRunner().invoke(command, before.split()).exit_code == 0
     if line.startswith("liif view"):  # it serves until it is stopped
         arguments += ["--no-browser", "--port", "0"]
         request.getfixturevalue("monkeypatch").setattr("liif_core.view.running.Running.wait", lambda self: None)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from liif_core.cli.common import DEVICE, ENSEMBLE, FILE, PLUGIN, SETTINGS, reported
+from liif_core.cli.evaluation_commands import compare, evaluate, leaderboard
 from liif_core.cli.model_commands import models
 from liif_core.cli.streams import echo
 
@@ -67,57 +68,10 @@ def liif() -> None:
 
 
 liif.add_command(models)
+liif.add_command(evaluate)
+liif.add_command(compare)
+liif.add_command(leaderboard)
 liif.add_command(click.command("run")(_with_run_options(reported(_run))))
-
-
-@liif.command()
-@click.argument("checkpoint", type=FILE)
-@click.option("--hr", required=True, type=FILE, metavar="FOLDER", help="Folder with high-resolution images.")
-@click.option(
-    "--lr",
-    type=FILE,
-    metavar="FOLDER",
-    help="Folder with the matching low-resolution images, for one --scale.  [default: bicubic downsampling of --hr]",
-)
-@click.option(
-    "--scale",
-    "scales",
-    multiple=True,
-    required=True,
-    metavar="S",
-    help="Scale to evaluate, such as 4, 2.5 or 2,3.7 (vertical, horizontal). May be repeated.",
-)
-@click.option(
-    "--protocol",
-    "--preset",
-    "protocol",
-    default="benchmark",
-    show_default=True,
-    metavar="NAME",
-    help="Evaluation protocol, such as benchmark, div2k or rgb.",
-)
-@click.option("--json", "json_path", type=FILE, metavar="FILE", help="Also write the results to this file.")
-@click.option("--ssim", is_flag=True, help="Also compute SSIM.")
-@click.option(
-    "--precision",
-    default="float32",
-    show_default=True,
-    metavar="P",
-    help="Precision of matrix products: float32, bf16 or fp16.",
-)
-@ENSEMBLE
-@DEVICE
-@PLUGIN
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
-@reported
-def evaluate(checkpoint: Path, **options: Any) -> None:
-    """Compare a CHECKPOINT with bicubic interpolation on a folder of images.
-
-    CHECKPOINT is a liif-core checkpoint, a published .pth file, or the name of a model of an installed model pack.
-    """
-    from liif_core.cli.evaluate import evaluate_checkpoint
-
-    evaluate_checkpoint(checkpoint, say=echo, **options)
 
 
 @liif.command()

@@ -1,7 +1,7 @@
 """``liif evaluate``."""
 
-import warnings
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,32 +9,35 @@ import torch
 
 from liif_core.cli.json_file import json_writer
 from liif_core.cli.processes import device_of_process
+from liif_core.cli.subjects import Loaded, load_subject
 from liif_core.cli.upscale_places import json_problems
 from liif_core.data.sources import ImageSet, open_images
 from liif_core.distributed import joined, started_by_torchrun
 from liif_core.errors import UserError, did_you_mean
 from liif_core.evaluation.checks import check_set
+from liif_core.evaluation.circumstances import Circumstances, multiply_adds, warm_up
 from liif_core.evaluation.evaluate import evaluate_set
-from liif_core.evaluation.report import Score, results_json, scores_table
-from liif_core.experiment.description import short_description
+from liif_core.evaluation.report import scores_table
+from liif_core.evaluation.result_files import append_results, check_appendable
+from liif_core.evaluation.results import result_of
+from liif_core.evaluation.scores import Score, results_csv, results_json
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
-from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import autocast, precision_problems
-from liif_core.model.ensemble import SelfEnsemble
-from liif_core.models.loading import checkpoint_path
 from liif_core.presets import PROTOCOLS
 from liif_core.registry.discovery import discover
 from liif_core.sizes import OutputSize, Scale
-from liif_core.training.checkpoint import Checkpoint, OtherVersion, load_checkpoint, model_of, spec_of
 
 
 def evaluate_checkpoint(
     checkpoint: Path,
     hr: Path,
     lr: Path | None,
+    name: str | None,
     scales: tuple[str, ...],
-    protocol: str,
+    protocols: tuple[str, ...],
     json_path: Path | None,
+    csv_path: Path | None,
+    results_path: Path | None,
     ssim: bool,
     precision: str,
     ensemble: str | None,
@@ -42,61 +45,116 @@ def evaluate_checkpoint(
     quiet: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Measure, print the table, and write the JSON if asked; if interrupted, with the scales that are done."""
-    wanted, problems = _parsed(scales)
+    """Measure, print the tables, and write the files that were asked for.
+
+    If interrupted, JSON and CSV have the scales that are done, and result files, to which each scale is added, too.
+    """
+    wanted, problems = parsed_scales(scales)
     if lr is not None and len(scales) > 1:
         problems.append("--lr: goes with a single --scale; run once for each scale")
-    if protocol not in PROTOCOLS:
-        problems.append(
-            f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}{did_you_mean(protocol, PROTOCOLS)}"
-        )
+    problems += preset_problems(protocols, "--protocol")
     problems += precision_problems(precision)
-    if json_path is not None:
-        problems += json_problems(json_path, [], {str(read): read for read in (checkpoint, hr, lr) if read is not None})
+    problems += _place_problems(
+        {"--json": json_path, "--csv": csv_path, "--results": results_path},
+        {str(read): read for read in (checkpoint, hr, lr) if read is not None},
+    )
     if problems:
         raise UserError(*problems)
-    name = hr.name or hr.absolute().name
+    if results_path is not None:
+        check_appendable(results_path)
+    name = name or hr.name or hr.absolute().name
+    presets = list(dict.fromkeys(protocols))
     with joined(started_by_torchrun()) as processes:
         write_json = None if json_path is None or not processes.first else json_writer(json_path)
+        write_csv = None if csv_path is None or not processes.first else json_writer(csv_path, "--csv")
         registry = discover()
 
-        def opened() -> tuple[torch.device, Checkpoint, ContinuousModel, ImageSet]:
+        def opened() -> tuple[torch.device, Loaded, ImageSet]:
             target = device_of_process(device or "auto", processes)
             autocast(target, precision)  # refuses half precision that the device lacks before anything is read
-            loaded = load_checkpoint(checkpoint_path(checkpoint, registry), registry)
-            model: ContinuousModel = model_of(loaded, registry, str(checkpoint)).to(target).eval()
+            loaded = load_subject(checkpoint, registry, target, int(ensemble or 1))
             source = FolderSource(hr.absolute()) if lr is None else PairedFoldersSource(hr.absolute(), lr.absolute())
-            images = open_images(source, channels=model.channels)
-            if ensemble is not None:
-                model = SelfEnsemble(model, int(ensemble))
-            check_set(images, name, model.channels, wanted, protocol, ssim, model)
-            return target, loaded, model, images
+            images = open_images(source, channels=loaded.model.channels)
+            check_set(images, name, loaded.model.channels, wanted, presets, ssim, loaded.model)
+            return target, loaded, images
 
-        target, loaded, model, images = processes.each(opened)
-        scores: list[Score] = []
+        target, loaded, images = processes.each(opened)
+        model, scores = loaded.model, list[Score]()
+        add = _adder(results_path, loaded, images, target, precision) if results_path and processes.first else None
+        if results_path is not None:
+            warm_up(model, precision)
+
+        def write(interrupted: bool = False) -> None:
+            ordered = sorted(scores, key=lambda score: presets.index(score.protocol))
+            if write_json is not None:
+                write_json(results_json(ordered, interrupted))
+            if write_csv is not None:
+                write_csv(results_csv(ordered))
+
         try:
             for scale in wanted:
-                scores += evaluate_set(
-                    model, images, name, [scale], protocol,
+                found = evaluate_set(
+                    model, images, name, [scale], presets,
                     device=target, precision=precision, ssim=ssim, progress=not quiet, processes=processes,
                 )  # fmt: skip
+                scores += found
+                if add is not None:
+                    add(found)
         except BaseException:
-            if write_json is not None:
-                with suppress(UserError):  # the reason to stop is more important
-                    write_json(results_json(scores, interrupted=True))
+            with suppress(UserError):  # the reason to stop is more important
+                write(interrupted=True)
             raise
         if not processes.first:
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OtherVersion)  # model_of has warned
-            spec = spec_of(loaded, registry, str(checkpoint))
-        said = "" if ensemble is None else f", mean of {ensemble} orientations"
-        say(scores_table(scores, short_description(spec) + said))
-        if write_json is not None:
-            write_json(results_json(scores))
+        ordered = sorted(scores, key=lambda score: presets.index(score.protocol))
+        say(scores_table(ordered, loaded.subject.description))
+        write()
 
 
-def _parsed(scales: tuple[str, ...]) -> tuple[list[Scale], list[str]]:
+def _adder(
+    path: Path, loaded: Loaded, images: ImageSet, device: torch.device, precision: str
+) -> Callable[[Iterable[Score]], None]:
+    """What adds scores to a result file."""
+    circumstances = Circumstances.here(images.files, device, precision)
+
+    def add(scores: Iterable[Score]) -> None:
+        counted: dict[Scale, float | None] = {}
+        results = []
+        for score in scores:
+            if score.scale not in counted:
+                counted[score.scale] = multiply_adds(loaded.model, score.scale)
+            work = counted[score.scale]
+            several = PROTOCOLS[score.protocol].ensemble
+            results.append(result_of(score, loaded.subject, circumstances, None if work is None else work * several))
+        append_results(path, results)
+
+    return add
+
+
+def preset_problems(protocols: Iterable[str], option: str) -> list[str]:
+    """A line for each name that no preset has."""
+    return [
+        f"{option} {name}: expected one of {', '.join(PROTOCOLS)}{did_you_mean(name, PROTOCOLS)}"
+        for name in dict.fromkeys(protocols)
+        if name not in PROTOCOLS
+    ]
+
+
+def _place_problems(written: dict[str, Path | None], read: dict[str, Path]) -> list[str]:
+    """Files to write that are read too, or that are one and the same."""
+    problems, seen = [], dict[str, str]()
+    for option, path in written.items():
+        if path is None:
+            continue
+        problems += json_problems(path, [], read, option)
+        real = os.path.realpath(path)
+        if real in seen and real != os.path.realpath(os.devnull):
+            problems.append(f"{option} {path}: is the file of {seen[real]} too; give another file's name")
+        seen[real] = option
+    return problems
+
+
+def parsed_scales(scales: tuple[str, ...]) -> tuple[list[Scale], list[str]]:
     """Different scales, in their order, and what is wrong with others."""
     wanted: dict[Scale, None] = {}
     problems = []

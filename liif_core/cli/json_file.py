@@ -1,4 +1,4 @@
-"""The file of ``--json``: checked before the work, written at its end."""
+"""The file of ``--json``, or of another option: checked before the work, written at its end."""
 
 import errno
 import os
@@ -17,8 +17,10 @@ _DESCRIPTOR = re.compile(r"/dev/fd/(\d+)|/proc/(?:self|thread-self)/fd/(\d+)|/de
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
-def json_writer(path: Path) -> Callable[[str], None]:
+def json_writer(path: Path, option: str = "--json") -> Callable[[str], None]:
     """Check that ``path`` can be written, and return what writes a text to it, which raises UserError where it fails.
+
+    ``option`` is what messages call it.
 
     A file, or the file that a link points to, is replaced as a whole. Pipes, devices and open files of this process
     (/dev/stdout, /proc/self/fd/N, /dev/fd/N, and ``-`` for standard output) are written to, and not replaced.
@@ -27,13 +29,13 @@ def json_writer(path: Path) -> Callable[[str], None]:
     try:
         write = _writer(path)
     except OSError as problem:
-        raise UserError(_cannot(path, problem)) from None
+        raise UserError(_cannot(path, problem, option)) from None
 
     def write_or_say(text: str) -> None:
         try:
             write(text)
         except OSError as problem:
-            raise UserError(_cannot(path, problem)) from None
+            raise UserError(_cannot(path, problem, option)) from None
 
     return write_or_say
 
@@ -48,9 +50,9 @@ def is_standard_output(path: Path) -> bool:
         return False
 
 
-def _cannot(path: Path, problem: OSError) -> str:
+def _cannot(path: Path, problem: OSError, option: str) -> str:
     reasons = {errno.EISDIR: "it is a folder; give a file's name", errno.ENXIO: "no process reads this pipe"}
-    return f"--json {path}: cannot be written ({reasons.get(problem.errno or 0) or problem.strerror or problem})"
+    return f"{option} {path}: cannot be written ({reasons.get(problem.errno or 0) or problem.strerror or problem})"
 
 
 def _writer(path: Path) -> Callable[[str], None]:

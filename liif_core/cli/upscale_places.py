@@ -46,16 +46,18 @@ def replaced_problems(chosen: Sequence[tuple[Path, Path]], protected: dict[str, 
     return problems
 
 
-def json_problems(json_path: Path, chosen: Sequence[tuple[Path, Path]], protected: dict[str, Path]) -> list[str]:
-    """Whether --json is one of the files that are read, or is written as an output too."""
+def json_problems(
+    json_path: Path, chosen: Sequence[tuple[Path, Path]], protected: dict[str, Path], option: str = "--json"
+) -> list[str]:
+    """Whether the file of ``option`` is one of the files that are read, or is written as an output too."""
     key = file_key(json_path)
     read = _files_read(chosen, protected)
     if key is not None and key in read:
-        return [f"--json {json_path}: would replace {read[key]}; give another file's name"]
+        return [f"{option} {json_path}: would replace {read[key]}; give another file's name"]
     real = os.path.realpath(json_path)
     for source, target in chosen:
         if os.path.realpath(target) == real or (key is not None and key == file_key(target)):
-            return [f"--json {json_path}: is the output of {source} too; give another file's name"]
+            return [f"{option} {json_path}: is the output of {source} too; give another file's name"]
     return []
 
 

@@ -22,8 +22,13 @@ def bicubic(image: np.ndarray, size: Size) -> np.ndarray:
 
     Antialiased where it shrinks. Channels are resized one by one, whatever they mean; of RGB that is the same.
     """
+    return resized(image, size, Image.Resampling.BICUBIC)
+
+
+def resized(image: np.ndarray, size: Size, kind: Image.Resampling) -> np.ndarray:
+    """As ``bicubic``, by any filter of Pillow."""
     planes = (Image.fromarray(image[..., c]) for c in range(image.shape[2]))
-    return np.stack([np.asarray(plane.resize(size[::-1], Image.Resampling.BICUBIC)) for plane in planes], axis=-1)
+    return np.stack([np.asarray(plane.resize(size[::-1], kind)) for plane in planes], axis=-1)
 
 
 @cache

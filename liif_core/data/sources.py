@@ -79,6 +79,11 @@ class ImageSet:
         return pixels
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of all images, those of LR images included."""
+        return tuple(dict.fromkeys((*self._paths, *(low.path for lows in self._low for low in lows))))
+
+    @property
     def notes(self) -> list[str]:
         """Lines about images that were left out, for the user."""
         count = len(self.left_out)

@@ -1,6 +1,6 @@
 """What can be wrong with a data set, its scales and its protocol, found before anything is computed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from liif_core.data.crops import Images
 from liif_core.errors import UserError
@@ -16,37 +16,60 @@ def check_set(
     name: str,
     channels: int,
     scales: Sequence[Scale],
-    protocol: str,
+    protocols: Sequence[str],
     ssim: bool,
     model: ContinuousModel | None = None,
 ) -> None:
     """Raises UserError with a line for every image and scale that cannot be evaluated, or ``model`` cannot render."""
     if ssim:
         metrics.need_ssim()
-    try:
-        metrics.check_protocol(protocol, channels)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
-    problems = []
-    for i, (image_name, size) in enumerate(zip(images.names, images.sizes)):
+    unfit = []
+    for protocol in protocols:
+        try:
+            metrics.check_protocol(protocol, channels)
+        except ValueError as error:
+            unfit.append(f"{name}: {error}")
+    if unfit:
+        raise UserError(*unfit)
+    problems: dict[str, None] = {}  # in order, each once
+    for i in range(len(images.names)):
         for scale in scales:
-            where = f"{name}: {image_name} at {scale}"
-            target = scaled_size(low_resolution_size(size, scale), scale)
-            if target[0] > size[0] or target[1] > size[1]:
-                problems.append(f"{where}: {size[0]} x {size[1]} pixels (height x width) are too few for that scale")
-                continue
-            try:
-                metrics.check_size(target, protocol, scale, ssim)
-                if model is not None:
-                    model.check_scale(low_resolution_size(size, scale), target)
-            except ValueError as error:
-                problems.append(f"{where}: {error}")
-            if images.pair_scales and images.low_resolution(i, scale) is None:
-                rows, columns = low_resolution_size(size, scale)
-                problems.append(
-                    f"{where}: its LR image is of another scale (LR of {size[0]} x {size[1]} pixels would have "
-                    f"{rows} x {columns}); evaluate at the scale that it has, or leave out the LR images"
-                )
+            problems |= dict.fromkeys(_problems(images, i, name, scale, protocols, ssim, model))
     if problems:
         more = len(problems) - _SHOWN
-        raise UserError(*problems[:_SHOWN], *([f"{name}: ... and {more} more problems"] if more > 0 else []))
+        raise UserError(*list(problems)[:_SHOWN], *([f"{name}: ... and {more} more problems"] if more > 0 else []))
+
+
+def _problems(
+    images: Images,
+    i: int,
+    name: str,
+    scale: Scale,
+    protocols: Sequence[str],
+    ssim: bool,
+    model: ContinuousModel | None,
+) -> Iterator[str]:
+    """What is wrong with image i at a scale."""
+    size, where = images.sizes[i], f"{name}: {images.names[i]} at {scale}"
+    low = low_resolution_size(size, scale)
+    target = scaled_size(low, scale)
+    if target[0] > size[0] or target[1] > size[1]:
+        yield f"{where}: {size[0]} x {size[1]} pixels (height x width) are too few for that scale"
+        return
+    for protocol in protocols:
+        try:
+            metrics.check_size(target, protocol, scale, ssim)
+        except ValueError as error:
+            yield f"{where}: {error}"
+            break
+    else:
+        if model is not None:
+            try:
+                model.check_scale(low, target)
+            except ValueError as error:
+                yield f"{where}: {error}"
+    if images.pair_scales and images.low_resolution(i, scale) is None:
+        yield (
+            f"{where}: its LR image is of another scale (LR of {size[0]} x {size[1]} pixels would have "
+            f"{low[0]} x {low[1]}); evaluate at the scale that it has, or leave out the LR images"
+        )

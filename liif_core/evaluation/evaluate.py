@@ -8,44 +8,33 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
-import numpy as np
 import torch
-from attrs import define, field, frozen
+from attrs import define, field
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from liif_core.data.crops import Images
-from liif_core.data.matlab_resize import matlab_bicubic
 from liif_core.data.resize import bicubic
 from liif_core.data.sources import ImageSet, MissingData, open_images
 from liif_core.distributed import ALONE, Processes
 from liif_core.errors import UserError
-from liif_core.evaluation import metrics
 from liif_core.evaluation.checks import check_set
-from liif_core.evaluation.predicting import predict
-from liif_core.evaluation.report import Score, comparison_picture
+from liif_core.evaluation.measuring import Measured, measure, score_of
+from liif_core.evaluation.pairs import as_tensor, pairs
+from liif_core.evaluation.predicting import Predictions
+from liif_core.evaluation.report import comparison_picture
+from liif_core.evaluation.scores import Score
 from liif_core.experiment.schema import EvaluationSet
 from liif_core.files import replacing
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import moved
-from liif_core.presets import PROTOCOLS, EvalProtocol
-from liif_core.sizes import Scale, Size, low_resolution_size, scaled_size
+from liif_core.presets import PROTOCOLS
+from liif_core.sizes import Scale
 
 
 class NotWritten(UserWarning):
     """A picture beside the results could not be written."""
-
-
-@frozen
-class _Measured:
-    """One image at one scale."""
-
-    psnr: float
-    bicubic_psnr: float
-    ssim: float | None
-    bicubic_ssim: float | None
-    given: bool  # its LR image was; else it was made
 
 
 def evaluate_sets(
@@ -90,7 +79,7 @@ def open_sets(
             if stems.count(stem) > 1:
                 raise UserError(f"evaluate: {spec.name!r}: each set needs a name of its own, in letters and digits")
             images = open_images(spec.images, channels=channels)
-            check_set(images, spec.name, channels, spec.scales, spec.protocol, spec.ssim, model)
+            check_set(images, spec.name, channels, spec.scales, [spec.protocol], spec.ssim, model)
             opened.append((spec, images))
         except MissingData as missing:
             skipped.append((spec.name, "; ".join(missing.problems)))
@@ -106,7 +95,7 @@ def evaluate_set(
     images: Images,
     name: str,
     scales: Sequence[Scale],
-    protocol: str,
+    protocol: str | Sequence[str],
     *,
     device: torch.device | str,
     precision: str = "float32",
@@ -119,14 +108,16 @@ def evaluate_set(
 ) -> list[Score]:
     """One dataset: a score for each scale, in their order. ``name`` is what reports and messages call it.
 
+    ``protocol`` is a name, or several, whose scores follow each other. Those that have the same LR images share what
+    is encoded, and what is rendered alike.
+
     LR images are those that come with the dataset for a scale, else the protocol's bicubic on uint8 of HR, cropped so
     that sizes match. Predictions are clamped, and rounded if the protocol says so; bicubic's are uint8, as PIL makes
-    them. The model is on ``device``,
-    and is put in evaluation mode.
+    them. The model is on ``device``, and is put in evaluation mode.
 
-    ``picture``: where to write a comparison picture, of the image that bicubic has the lowest PSNR for, at
-    ``picture_scale``, one of ``scales``; by default the one nearest to 4. ``before_picture`` is called with the scores
-    before it is written. Where that fails, a warning (NotWritten) says so.
+    ``picture``: where to write a comparison picture, of the image that bicubic has the lowest PSNR for under the first
+    protocol, at ``picture_scale``, one of ``scales``; by default the one nearest to 4. ``before_picture`` is called
+    with the scores before it is written. Where that fails, a warning (NotWritten) says so.
 
     ``processes``: those that call this together. Each measures its share of the images, all return the scores of all
     images, and the first writes the picture.
@@ -135,24 +126,30 @@ def evaluate_set(
     another scale; and later for a model whose output is not finite.
     """
     scales = list(dict.fromkeys(scales))
+    protocols = [protocol] if isinstance(protocol, str) else list(dict.fromkeys(protocol))
     picture_scale = picture_scale or _usual_scale(scales)
-    check_set(images, name, model.channels, scales, protocol, ssim, model)
+    check_set(images, name, model.channels, scales, protocols, ssim, model)
     model.eval()
-    measuring = _Measuring(model, images, name, torch.device(device), precision, protocol, ssim, picture_scale)
+    measuring = _Measuring(model, images, name, torch.device(device), precision, protocols, ssim, picture_scale)
     own = processes.share(len(images.names))
     pause = 0.1 if sys.stderr.isatty() else 30  # a log file wants few lines
     total, shows = len(own) * len(scales), progress and processes.first
     with tqdm(total=total, desc=name, unit="image", disable=not shows, file=sys.stderr, mininterval=pause) as bar:
         parts = processes.together(lambda: [measuring.measure(i, scales, bar.update) for i in own])
-    measured = {scale: [image[scale] for part in parts for image in part] for scale in scales}
-    scores = [_score(name, protocol, scale, images.names, measured[scale]) for scale in scales]
+    measured = {
+        (protocol, scale): [image[protocol, scale] for part in parts for image in part]
+        for protocol in protocols
+        for scale in scales
+    }
+    scores = [score_of(name, *which, images.names, found) for which, found in measured.items()]
     if before_picture is not None:
         before_picture(scores)
     if picture is not None and processes.first:
-        worst = min(range(len(images.names)), key=lambda i: measured[picture_scale][i].bicubic_psnr)
+        shown = measured[protocols[0], picture_scale]
+        worst = min(range(len(images.names)), key=lambda i: shown[i].bicubic_psnr)
         try:
             with replacing(picture) as temporary:
-                measuring.picture(worst, measured[picture_scale][worst]).save(temporary)
+                measuring.picture(worst, shown[worst]).save(temporary)
         except OSError as error:
             warnings.warn(f"{picture}: cannot be written: {error.strerror or error}", NotWritten, stacklevel=2)
     return scores
@@ -167,93 +164,43 @@ class _Measuring:
     name: str
     device: torch.device
     precision: str
-    protocol: str
+    protocols: Sequence[str]
     ssim: bool
     picture_scale: Scale
     _lowest: float = field(default=math.inf, init=False)
     _kept: tuple[int, list[Tensor]] | None = field(default=None, init=False)
 
-    def measure(self, i: int, scales: Sequence[Scale], then: Callable[[], object]) -> dict[Scale, _Measured]:
-        """Image i at each scale; calls ``then`` after each."""
+    def measure(self, i: int, scales: Sequence[Scale], then: Callable[[], object]) -> dict[tuple[str, Scale], Measured]:
+        """Image i under each protocol and at each scale; calls ``then`` after each scale."""
         found = {}
-        for scale, low, target, given in _pairs(self.images, i, scales, PROTOCOLS[self.protocol]):
-            views = self._views(i, scale, low, target)
-            found[scale] = _measure(views[2], views[1], views[3], self.protocol, scale, self.ssim, given)
-            if scale == self.picture_scale and found[scale].bicubic_psnr < self._lowest:
-                self._lowest, self._kept = found[scale].bicubic_psnr, (i, views)
+        for scale in scales:
+            for protocol, measured, views in self._at(i, scale, self.protocols):
+                found[protocol, scale] = measured
+                shown = protocol == self.protocols[0] and scale == self.picture_scale
+                if shown and measured.bicubic_psnr < self._lowest:
+                    self._lowest, self._kept = measured.bicubic_psnr, (i, views)
             then()
         return found
 
-    def picture(self, i: int, measured: _Measured) -> Image.Image:
+    def picture(self, i: int, measured: Measured) -> Image.Image:
         """Image i at ``picture_scale``."""
         if self._kept is None or self._kept[0] != i:  # another process measured it
-            ((scale, low, target, _),) = _pairs(self.images, i, [self.picture_scale], PROTOCOLS[self.protocol])
-            self._kept = i, self._views(i, scale, low, target)
+            ((_, _, views),) = self._at(i, self.picture_scale, self.protocols[:1])
+            self._kept = i, views
         low_view, baseline, prediction, target_view = self._kept[1]
         decibels = measured.bicubic_psnr, measured.psnr
         return comparison_picture(low_view, baseline, prediction, target_view, decibels=decibels)
 
-    def _views(self, i: int, scale: Scale, low: np.ndarray, target: np.ndarray) -> list[Tensor]:
-        """LR, bicubic's image, the model's and HR."""
-        size: Size = (target.shape[0], target.shape[1])
-        low_view, baseline, target_view = (_as_tensor(image) for image in (low, bicubic(low, size), target))
+    def _at(self, i: int, scale: Scale, protocols: Sequence[str]) -> Iterator[tuple[str, Measured, list[Tensor]]]:
+        """(protocol, what is measured, [LR, bicubic's image, the model's and HR]) of image i at a scale."""
         where = f"{self.name}: {self.images.names[i]} at {scale}"
-        prediction = predict(
-            self.model, moved(low_view, self.device), size, self.precision, PROTOCOLS[self.protocol], where
-        )
-        return [low_view, baseline, prediction, target_view]
-
-
-def _pairs(
-    images: Images, i: int, scales: Sequence[Scale], protocol: EvalProtocol
-) -> Iterator[tuple[Scale, np.ndarray, np.ndarray, bool]]:
-    """(scale, LR, the part of HR that it shows, whether LR was given) for one image at each scale."""
-    image = images.image(i)
-    resized = {"pillow": bicubic, "matlab": matlab_bicubic}[protocol.low]
-    for scale in scales:
-        low = images.low_resolution(i, scale)
-        size = low_resolution_size(image.shape[:2], scale) if low is None else low.shape[:2]
-        height, width = scaled_size(size, scale)
-        target = image[:height, :width]
-        yield scale, resized(target, size) if low is None else low, target, low is not None
-
-
-def _measure(
-    prediction: Tensor, baseline: Tensor, target: Tensor, protocol: str, scale: Scale, ssim: bool, given: bool
-) -> _Measured:
-    return _Measured(
-        psnr=metrics.psnr(prediction, target, protocol, scale),
-        bicubic_psnr=metrics.psnr(baseline, target, protocol, scale),
-        ssim=metrics.ssim(prediction, target, protocol, scale) if ssim else None,
-        bicubic_ssim=metrics.ssim(baseline, target, protocol, scale) if ssim else None,
-        given=given,
-    )
-
-
-def _score(name: str, protocol: str, scale: Scale, names: Sequence[str], measured: Sequence[_Measured]) -> Score:
-    def mean(field: str) -> float:
-        values = [float(getattr(result, field)) for result in measured]
-        return sum(values) / len(values)
-
-    has_ssim = all(result.ssim is not None for result in measured)
-
-    return Score(
-        dataset=name,
-        protocol=protocol,
-        scale=scale,
-        psnr=mean("psnr"),
-        images={image: result.psnr for image, result in zip(names, measured)},
-        bicubic_psnr=mean("bicubic_psnr"),
-        bicubic_images={image: result.bicubic_psnr for image, result in zip(names, measured)},
-        ssim=mean("ssim") if has_ssim else None,
-        bicubic_ssim=mean("bicubic_ssim") if has_ssim else None,
-        given_low=sum(result.given for result in measured),
-    )
-
-
-def _as_tensor(image: np.ndarray) -> Tensor:
-    """(h, w, c) uint8 -> (1, c, h, w) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).unsqueeze(0).float() / 255
+        for pair, users in pairs(self.images, i, scale, protocols):
+            low, baseline, target = map(as_tensor, (pair.low, bicubic(pair.low, pair.size), pair.target))
+            predictions = Predictions(self.model, moved(low, self.device), self.precision)
+            for protocol in users:
+                made = predictions.predict(pair.size, PROTOCOLS[protocol], where)
+                measured = measure(made, baseline, target, protocol, scale, self.ssim, pair.given)
+                yield protocol, measured, [low, baseline, made.image, target]
 
 
 def _usual_scale(scales: Sequence[Scale]) -> Scale:

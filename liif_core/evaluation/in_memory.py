@@ -16,7 +16,7 @@ from liif_core.data.decoding import decode
 from liif_core.data.sources import open_images
 from liif_core.evaluation.evaluate import evaluate_set
 from liif_core.evaluation.metrics import AnyScale
-from liif_core.evaluation.report import Score
+from liif_core.evaluation.scores import Score
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import device_of
@@ -35,7 +35,7 @@ def evaluate(
     model: ContinuousModel,
     images: AnyImages,
     scales: AnyScale | list[AnyScale],
-    protocol: str = "benchmark",
+    protocol: str | list[str] = "benchmark",
     *,
     lr: AnyImages | None = None,
     ssim: bool = False,
@@ -49,14 +49,15 @@ def evaluate(
         images: the high-resolution images: a folder, or a list of paths, PIL images, uint8 arrays (H, W) or
             (H, W, c), or tensors (c, H, W), uint8 or floating point in [0, 1], which are rounded to 8 bits.
         scales: a number, a (vertical, horizontal) tuple, or a list of these.
-        protocol: a name such as "benchmark", "div2k", "rgb" or "thera"; see ``liif_core.presets.PROTOCOLS``.
+        protocol: a name such as "benchmark", "div2k", "rgb" or "thera"; see ``liif_core.presets.PROTOCOLS``. Or a list
+            of names, which share what is encoded and rendered alike.
         lr: the low-resolution images that belong to ``images``, in the same order, for a single scale; by default they
             are made by Pillow's bicubic filter on uint8.
         ssim: measure SSIM too; needs scikit-image.
         precision: "float32"; "bf16", on a GPU or a CPU that has it; or "fp16", on a GPU.
         progress: show a progress bar on stderr.
 
-    Returns a ``Score`` for each scale, in their order.
+    Returns a ``Score`` for each scale, in their order; of several protocols, one after the other.
 
     Raises TypeError or ValueError that names the argument, with a line for every image that is too small or does not
     fit, before anything is computed; ValueError for a model whose output is not finite.
@@ -70,6 +71,8 @@ def evaluate(
     wanted = [_scale(scale) for scale in (scales if isinstance(scales, list) else [scales])]  # a tuple is one pair
     if not wanted:
         raise ValueError("scales: expected at least one, got []")
+    if not protocol:
+        raise ValueError(f"protocol: expected a name or a list of names, got {protocol!r}")
     if lr is not None and len(wanted) > 1:
         raise ValueError(f"lr: expected a single scale with it, got {len(wanted)}; evaluate each scale on its own")
     given = _opened(images, lr, model.channels, wanted[0])

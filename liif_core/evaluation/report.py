@@ -1,8 +1,7 @@
-"""Results of an evaluation as JSON, Markdown and pictures."""
+"""Reports of an evaluation as JSON, Markdown and pictures."""
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from liif_core.data.resize import torchvision
 from liif_core.evaluation.metrics import psnr
+from liif_core.evaluation.scores import Score, results, strict_json
 from liif_core.presets import LOW, PROTOCOLS
-from liif_core.sizes import Scale
 
 Crop = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels
 
@@ -21,23 +20,6 @@ _PANEL = 256  # pixels that the longer side of an enlarged crop comes near to
 _GAP = 10
 _LABEL = 24
 _RED = (230, 30, 30)
-
-
-@frozen
-class Score:
-    """One dataset at one scale. PSNR in dB, math.inf where images are equal; means are over images."""
-
-    dataset: str
-    protocol: str
-    scale: Scale
-    psnr: float
-    images: Mapping[str, float]  # name -> PSNR
-    bicubic_psnr: float
-    bicubic_images: Mapping[str, float]
-    ssim: float | None = None  # None: not measured
-    bicubic_ssim: float | None = None
-    given_low: int = 0  # images whose LR came with the dataset; the others' was made of HR by PIL bicubic
-    picture: str = ""  # path of a comparison picture, relative to the report; empty: none
 
 
 @frozen(kw_only=True)
@@ -70,7 +52,7 @@ def to_json(report: Report) -> str:
         "composition": report.composition,
         "profile": report.profile,
         "note": report.note,
-        "results": _results(report.scores),
+        "results": results(report.scores),
         "skipped": [{"dataset": dataset, "reason": reason} for dataset, reason in report.skipped],
         "model": {"fingerprint": report.model_fingerprint, "parameters": report.parameters},
         "data": dict(report.data_fingerprints),
@@ -81,12 +63,7 @@ def to_json(report: Report) -> str:
         "seconds": report.seconds,
         "versions": dict(report.versions),
     }
-    return _json(data)
-
-
-def results_json(scores: Iterable[Score], interrupted: bool = False) -> str:
-    """``{"results": [...]}``, each as in ``to_json``; with ``"interrupted": true`` if there were to be more."""
-    return _json({"results": _results(scores), **({"interrupted": True} if interrupted else {})})
+    return strict_json(data)
 
 
 def to_markdown(report: Report) -> str:
@@ -157,53 +134,29 @@ def comparison_picture(
 def detailed_crop(image: Tensor) -> Crop:
     """The square of an image (c, H, W) whose pixels differ most from their neighbours (sum of squared differences).
 
-    Its side is a quarter of the image's shorter side, but from 32 to 128 pixels, and never more than the image has.
+    Its side is ``crop_side``.
     """
     height, width = image.shape[-2:]
-    side = min(height, width, max(32, min(128, min(height, width) // 4)))
+    side = crop_side(height, width)
     gray = image.double().mean(0)
     energy = torch.zeros_like(gray)
     energy[1:] += gray.diff(dim=0).square()
     energy[:, 1:] += gray.diff(dim=1).square()
-    total = torch.zeros(height + 1, width + 1, dtype=gray.dtype)
-    total[1:, 1:] = energy.cumsum(0).cumsum(1)
+    return most_of(energy, side)
+
+
+def most_of(energy: Tensor, side: int) -> Crop:
+    """The square of ``side`` pixels with the largest sum of ``energy`` (H, W), which is at least as large."""
+    total = torch.zeros(energy.shape[0] + 1, energy.shape[1] + 1, dtype=torch.float64)
+    total[1:, 1:] = energy.double().cumsum(0).cumsum(1)
     inside = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
     top, left = divmod(int(inside.argmax()), inside.shape[1])
     return top, left, top + side, left + side
 
 
-def _results(scores: Iterable[Score]) -> list[dict[str, Any]]:
-    results = []
-    for score in scores:
-        result: dict[str, Any] = {
-            "dataset": score.dataset,
-            "protocol": score.protocol,
-            "scale": score.scale.to_builtin,
-            "psnr": score.psnr,
-            "images": dict(score.images),
-            "bicubic": {"psnr": score.bicubic_psnr, "images": dict(score.bicubic_images)},
-            "lr": {"given": score.given_low, "made": len(score.images) - score.given_low},
-        }
-        if score.ssim is not None:
-            result["ssim"] = score.ssim
-            result["bicubic"]["ssim"] = score.bicubic_ssim
-        if score.picture:
-            result["picture"] = score.picture
-        results.append(result)
-    return results
-
-
-def _json(data: dict[str, Any]) -> str:
-    return json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def crop_side(height: int, width: int) -> int:
+    """A quarter of the image's shorter side, but from 32 to 128 pixels, and never more than the image has."""
+    return min(height, width, max(32, min(128, min(height, width) // 4)))
 
 
 def _table(scores: Sequence[Score], name: str, protocol: str) -> str:

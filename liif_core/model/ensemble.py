@@ -59,6 +59,18 @@ class Orientation:
         first, second = (columns, rows) if self.transposed else (rows, columns)
         return (-first.flip(0) if self.upside_down else first), (-second.flip(0) if self.mirrored else second)
 
+    def render(
+        self,
+        turned: ContinuousImage,
+        rows: Tensor,
+        columns: Tensor,
+        cell: Tensor,
+        chunk_size: int | None = None,
+        statistics: Statistics = (),
+    ) -> Tensor:
+        """A pixel grid of an image, rendered from the turned image; arguments as of ``ContinuousImage.render_grid``."""
+        return self.back(turned.render_grid(*self.axes(rows, columns), self.pairs(cell), chunk_size, statistics))
+
 
 ROTATIONS = (
     Orientation(transposed=False, upside_down=False, mirrored=False),
@@ -148,15 +160,13 @@ class EnsembleImage(ContinuousImage):
                 return found
             return orientation.back(found.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
-        return _mean(colors(*each) for each in self._each(statistics))
+        return mean(colors(*each) for each in self._each(statistics))
 
     def render_grid(
         self, rows: Tensor, columns: Tensor, cell: Tensor, chunk_size: int | None = None, statistics: Statistics = ()
     ) -> Tensor:
-        return _mean(
-            orientation.back(
-                part.render_grid(*orientation.axes(rows, columns), orientation.pairs(cell), chunk_size, own)
-            )
+        return mean(
+            orientation.render(part, rows, columns, cell, chunk_size, own)
             for part, orientation, own in self._each(statistics)
         )
 
@@ -174,7 +184,7 @@ class EnsembleImage(ContinuousImage):
             yield part, orientation, tuple(statistic[:, number] for statistic in statistics)
 
 
-def _mean(colors: Iterable[Tensor]) -> Tensor:
+def mean(colors: Iterable[Tensor]) -> Tensor:
     """The mean, one after the other: no more than two are kept."""
     total, count = None, 0
     for its in colors:

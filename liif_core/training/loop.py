@@ -11,7 +11,7 @@ from torch import Tensor
 
 from liif_core.data.loading import batch_length
 from liif_core.errors import Interrupted, UserError
-from liif_core.evaluation.report import Score
+from liif_core.evaluation.scores import Score
 from liif_core.training.interruption import StopRequest, repeatable, stop_on_signals
 from liif_core.training.lock import hold
 from liif_core.training.log import TrainingLog

@@ -119,7 +119,7 @@ def _validation_images(
     spec: ValidateSpec, channels: int, data: TrainingData, check_cache: bool, model: ContinuousModel | None
 ) -> ImageSet:
     images = open_images(spec.images, channels, data.memory_gb, cache=data.cache, check_cache=check_cache)
-    check_set(images, "validate", channels, [spec.scale], spec.protocol, ssim=False, model=model)
+    check_set(images, "validate", channels, [spec.scale], [spec.protocol], ssim=False, model=model)
     return images
 
 

@@ -14,7 +14,7 @@ from liif_core.data.loading import batches, batches_per_epoch
 from liif_core.data.sources import ImageSet
 from liif_core.distributed import ALONE, Processes
 from liif_core.errors import UserError
-from liif_core.evaluation.report import Score
+from liif_core.evaluation.scores import Score
 from liif_core.experiment.schema import Experiment
 from liif_core.experiment.toml_file import plugins_of, to_builtin
 from liif_core.model.continuous import ContinuousModel

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from liif_core.evaluation.evaluate import evaluate_set
-from liif_core.evaluation.report import Score
+from liif_core.evaluation.scores import Score
 
 if TYPE_CHECKING:
     from liif_core.training.trainer import Trainer

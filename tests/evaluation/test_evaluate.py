@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from attrs import field, frozen
+from evaluating import QUIET, Fake, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,8 +19,6 @@ from liif_core.evaluation.evaluate import evaluate_set, evaluate_sets, open_sets
 from liif_core.experiment.schema import EvaluationSet, FolderSource, PairedFoldersSource
 from liif_core.model.continuous import ContinuousImage, ContinuousModel
 from liif_core.sizes import Scale
-
-QUIET = {"device": "cpu", "progress": False}
 
 
 class Nearest(ContinuousModel):
@@ -45,39 +43,9 @@ class NearestImage(ContinuousImage):
         raise AssertionError("whole images are rendered")
 
     def render(self, size, region=None, clamp=False):
-        assert clamp and not torch.is_grad_enabled() and not self.model.training
+        assert not torch.is_grad_enabled() and not self.model.training
         self.model.seen.append((self.size, tuple(size)))
         return (F.interpolate(self.image, size, mode="nearest-exact") * self.model.gain).clamp(0, 1)
-
-
-@frozen
-class Fake:
-    """Images in memory: all that ``evaluate_set`` may use of an ImageSet."""
-
-    arrays: tuple
-    low: dict = field(factory=dict)  # (i, scale) -> LR
-    pair_scales: tuple = ()
-
-    @property
-    def names(self):
-        return tuple(f"image-{i}" for i in range(len(self.arrays)))
-
-    @property
-    def sizes(self):
-        return tuple(array.shape[:2] for array in self.arrays)
-
-    def __len__(self):
-        return len(self.arrays)
-
-    def image(self, i):
-        return self.arrays[i]
-
-    def low_resolution(self, i, scale):
-        return self.low.get((i, scale))
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def rgb_psnr(a, b):

@@ -12,14 +12,13 @@ from PIL import Image
 from liif_core.data.resize import bicubic, torchvision
 from liif_core.evaluation.report import (
     Report,
-    Score,
     comparison_picture,
     detailed_crop,
-    results_json,
     scores_table,
     to_json,
     to_markdown,
 )
+from liif_core.evaluation.scores import Score, results_json
 from liif_core.sizes import Scale
 
 

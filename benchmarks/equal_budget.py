@@ -1,0 +1,110 @@
+"""Train every decoder under one equal budget, and measure all of them: the leaderboard of the documentation.
+
+    python benchmarks/equal_budget.py --images FOLDER --hr FOLDER --out runs/equal [--steps 3000] [--seeds 0 1]
+        [--only lte srno] [--scales 2 2.5 3.3,1.7 4 8] [--preset fair]
+    liif leaderboard runs/equal -o index.html
+
+All have the same encoder (EDSR of 4 blocks and 32 channels), the same images (those of --images), the same crops,
+queries, steps, optimizer and learning rate, and each decoder its own size, conditions and residual. (OPE-SR's codes are
+coefficients, so its encoder has 147 channels.) The results are added to OUT/results.jsonl. A run that was interrupted
+goes on, and what is done is not done again: call it until it ends.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import toml
+from decoders import MODELS
+
+from liif_core.images import READABLE_SUFFIXES
+
+ENCODER = {"use": "edsr", "blocks": 4, "channels": 32}
+BATCH, EPOCHS = 16, 10  # images of a step; epochs, and so checkpoints, if there are enough steps
+OWN_LOSS = {"linf": 1.0}  # decoders that are trained by a likelihood of their own, and its weight
+
+
+def experiment(decoder: str, images: Path, steps: int, seed: int) -> dict[str, Any]:
+    """The experiment file of a decoder."""
+    parts = MODELS[decoder]
+    model = {"decoder": {"use": decoder}, **parts, "encoder": {**ENCODER, **options_of(parts.get("encoder", {}))}}
+    count = sum(path.suffix.lower() in READABLE_SUFFIXES for path in images.iterdir())
+    repeat = max(1, round(steps * BATCH / EPOCHS / count))
+    train: dict[str, Any] = {
+        "epochs": max(1, round(steps * BATCH / (count * repeat))),
+        "batch_size": BATCH,
+        "workers": 0,
+        "seed": seed,
+        "optimizer": {"use": "adam", "lr": 4e-4},
+        "schedule": {"use": "cosine", "warmup_steps": 100},
+    }
+    if decoder in OWN_LOSS:
+        train |= {"loss": "none", "own_loss": OWN_LOSS[decoder]}
+    return {
+        "name": f"{decoder}, seed {seed}",
+        "model": model,
+        "data": {
+            "images": {"source": "folder", "path": str(images.resolve())},
+            "scale": [1.0, 4.0],
+            "patch": 24,
+            "queries": 576,
+            "repeat": repeat,
+        },
+        "train": train,
+        "run": {"device": "auto"},
+    }
+
+
+def options_of(encoder: dict[str, Any]) -> dict[str, Any]:
+    """What a decoder asks of its encoder besides the size, such as channels that it shares out."""
+    return {key: value for key, value in encoder.items() if key != "use"}
+
+
+def liif(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "liif_core", *map(str, arguments)], check=True)
+
+
+def trained(decoder: str, seed: int, options: argparse.Namespace) -> Path:
+    """The checkpoint of a decoder, after its training."""
+    folder = options.out / f"{decoder}-{seed}"
+    done, weights = folder / "trained", folder / "run" / "checkpoints" / "last.safetensors"
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "experiment.toml"
+        text = toml.dumps(experiment(decoder, options.images, options.steps, seed))
+        if not file.exists():
+            file.write_text(text)
+        elif file.read_text() != text:
+            raise SystemExit(f"{file}: was made with other options; give another --out")
+        resume = ["--resume"] if (folder / "run" / "checkpoints").exists() else []
+        liif("run", file, "--out", folder / "run", "--quiet", *resume)
+        done.touch()
+    return weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of photographs to train on")
+    parser.add_argument("--hr", type=Path, required=True, help="folder of photographs to measure on")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--scales", nargs="+", default=["2", "2.5", "3.3,1.7", "4", "8"])
+    parser.add_argument("--preset", default="fair")
+    options = parser.parse_args()
+    for seed in options.seeds:
+        for decoder in options.only:
+            weights = trained(decoder, seed, options)
+            measured = options.out / f"{decoder}-{seed}" / "measured"
+            if not measured.exists():
+                scales = [part for scale in options.scales for part in ("--scale", scale)]
+                results = ["--results", options.out / "results.jsonl", "--quiet"]
+                liif("evaluate", weights, "--hr", options.hr, *scales, "--preset", options.preset, *results)
+                measured.touch()
+
+
+if __name__ == "__main__":
+    main()
