@@ -57,6 +57,8 @@ def compare(
     if lr is not None and len(scales) > 1:
         problems.append("--lr: goes with a single --scale; run once for each scale")
     problems += preset_problems([preset], "--preset") + precision_problems(precision) + _out_problems(out, overwrite)
+    if results_path is not None and os.path.realpath(results_path) == os.path.realpath(out / "results.jsonl"):
+        problems.append(f"--results {results_path}: is written to --out already; give another file, or leave it out")
     if problems:
         raise UserError(*problems)
     if results_path is not None:

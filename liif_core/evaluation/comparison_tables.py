@@ -133,7 +133,7 @@ def meaning(result: Result) -> str:
     count = len(result.images)
     lines = [
         "PSNR in dB. Seconds are means over images"
-        + ("." if result.peak_memory is not None else "; peak memory is only measured on CUDA GPUs, where it can be.")
+        + ("." if result.peak_memory is not None else "; peak memory is measured on CUDA GPUs only.")
     ]
     if count == 1:
         lines.append("With one image, no difference can be tested.")

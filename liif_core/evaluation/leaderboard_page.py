@@ -20,7 +20,8 @@ for (const table of document.querySelectorAll("table")) {
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") === "descending";
+      const before = head.getAttribute("aria-sort");
+      const up = before ? before === "descending" : !/PSNR|SSIM|interval|date/.test(head.textContent);
       const order = (a, b) => {
         const [x, y] = [value(a, column), value(b, column)], [p, q] = [parseFloat(x), parseFloat(y)];
         if (x === "" || y === "") return (x === "") - (y === "");
@@ -31,6 +32,7 @@ for (const table of document.querySelectorAll("table")) {
       heads.forEach(other => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
     });
+    if (head.textContent === "PSNR") head.setAttribute("aria-sort", "descending");
   });
 }
 """

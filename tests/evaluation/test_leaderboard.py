@@ -1,0 +1,157 @@
+"""Which results share a table, what is shown of them, and ranks of a comparison."""
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import attrs
+import numpy as np
+import pytest
+
+from liif_core.evaluation.charts import Point, per_image, quality_and_time
+from liif_core.evaluation.circumstances import Circumstances
+from liif_core.evaluation.compare import Comparison, ranked
+from liif_core.evaluation.comparison_tables import latex_table, meaning, text_table
+from liif_core.evaluation.leaderboard import boards
+from liif_core.evaluation.leaderboard_page import leaderboard_markdown, leaderboard_page
+from liif_core.evaluation.results import Subject, result_of
+from liif_core.evaluation.scores import Score
+from liif_core.sizes import Scale
+
+MACHINE = {"cpu": "Some CPU", "cores": 2, "threads": 2, "torch": "2.13.0", "device": "cpu"}
+WHERE = Circumstances("ab" * 32, MACHINE, "float32", "")
+SPREAD = np.linspace(-3, 3, 12)
+
+
+def result(name, psnr, protocol="fair", scale=4.0, **changes):
+    """Of 12 images, whose PSNRs lie around the mean."""
+    images = {f"{i}.png": psnr + offset for i, offset in enumerate(SPREAD)}
+    values = Score(
+        "Set5", protocol, Scale.of(scale), sum(images.values()) / len(images), images, 25.0,
+        dict.fromkeys(images, 25.0), seconds=dict.fromkeys(images, (0.1, 0.2)),
+    )  # fmt: skip
+    made = result_of(values, Subject(name, f"parts of {name}", name.encode().hex().ljust(64, "0")), WHERE)
+    return attrs.evolve(made, **{"date": "2026-01-02T00:00:00+00:00", **changes})
+
+
+def test_a_table_for_each_data_set_preset_and_scale():
+    results = [result("a", 30, scale=scale, protocol=preset) for scale in (8, 2, (2, 3)) for preset in ("fair", "rgb")]
+    results.append(result("a", 30, data="B100"))
+    assert [board.name for board in boards(results)] == [
+        "B100, x4, preset fair", "Set5, x2, preset fair", "Set5, x2,3, preset fair", "Set5, x8, preset fair",
+        "Set5, x2, preset rgb", "Set5, x2,3, preset rgb", "Set5, x8, preset rgb",
+    ]  # fmt: skip
+
+
+def test_the_newest_of_equal_weights_is_shown_and_the_others_are_counted():
+    old = result("a", 31, date="2026-01-01T23:30:00+00:00")
+    new = result("renamed", 30, weights=old.weights, date="2026-01-02T00:00:00+02:00")  # 22:00 the day before
+    other = result("b", 29)
+    (board,) = boards([new, old, attrs.evolve(old, ensemble=4), attrs.evolve(old, precision="bf16"), other, other])
+    shown = [(e.result.model, e.result.ensemble, e.result.precision, e.older) for e in board.entries]
+    assert sorted(shown) == [
+        ("a", 1, "bf16", 0), ("a", 1, "float32", 1), ("a", 4, "float32", 0), ("b", 1, "float32", 1),
+    ]  # fmt: skip
+    said = leaderboard_markdown([board])
+    assert "| a, bf16 |" in said and "| a, mean of 4 orientations |" in said and "renamed" not in said
+
+
+def test_other_data_and_other_versions_are_never_mixed():
+    results = [
+        result("a", 30), result("b", 29, data_sha256="cd" * 32), result("c", 31, facts={"version": 2}),
+        result("d", 28),
+    ]  # fmt: skip
+    found = boards(results)
+    assert [[e.result.model for e in board.entries] for board in found] == [["a", "d"], ["b"], ["c"]]
+    for board in found:
+        assert len(board.warnings) == 2
+        assert "of other images or LR images" in board.warnings[0] and "another version" in board.warnings[1]
+        for text in (leaderboard_page(found), leaderboard_markdown(found)):
+            assert all(warning.replace("'", "&#x27;") in text or warning in text for warning in board.warnings)
+
+
+def test_times_of_other_machines_are_told_apart():
+    fast = {**MACHINE, "device": "Some GPU"}
+    found = boards([result("a", 30), result("b", 31, machine=fast), result("c", 29)])
+    (board,) = found
+    assert [(e.result.model, e.machine) for e in board.entries] == [("b", 2), ("a", 1), ("c", 1)]
+    assert "device cpu" in board.machines[0] and "device Some GPU" in board.machines[1]
+    assert board.warnings == ["Times are from 2 machines, and only comparable for the same machine."]
+    page = leaderboard_page(found)
+    charts = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert [re.findall(r"<g><title>(\w+):", chart) for chart in charts] == [["a", "c"], ["b"]]
+
+
+def test_a_page_without_anything_to_compare():
+    (board,) = boards([result("a", 30)])
+    assert board.warnings == []
+    page, markdown = leaderboard_page([board], "My <page>"), leaderboard_markdown([board])
+    assert "My &lt;page&gt;" in page and "30.00" in page and "300.0" in page
+    assert "| 1 | a | 30.00 |" in markdown and "older results" not in markdown
+
+
+@pytest.mark.parametrize(
+    "values", [{"a": [30.0, math.inf]}, {"a": [math.inf] * 2}, {"a": [30.0] * 200, "<b>": [29.0] * 200}]
+)
+def test_charts_are_well_formed(values):
+    names = [f"image & {i}.png" for i in range(len(values["a"]))]
+    root = ET.fromstring(per_image(values, names, 'of "all" <images>'))
+    assert root.get("aria-label") == 'of "all" <images>'
+    marks = list(root.iter("g"))
+    assert len(marks) == sum(math.isfinite(value) for several in values.values() for value in several)
+    width, height = map(float, root.get("viewBox").split()[2:])
+    for text in root.iter("text"):
+        assert 0 <= float(text.get("x")) <= width and 0 <= float(text.get("y")) <= height
+
+
+def test_a_chart_of_quality_and_time_is_logarithmic():
+    points = {name: Point(ms, psnr, name) for name, ms, psnr in (("a", 1, 30), ("b", 10, 31), ("c", 100, 29))}
+    root = ET.fromstring(quality_and_time(points, "x"))
+    circle, square, triangle = (group[1] for group in root.iter("g"))
+    xs = [
+        float(circle.get("cx")), float(square.get("x")) + 5,
+        float(triangle.get("points").split(",")[0]),
+    ]  # fmt: skip
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.5) and xs[0] < xs[1]
+    assert float(square.get("y")) < float(circle.get("cy"))  # higher is better
+    alone = ET.fromstring(quality_and_time({"a": Point(100, 30, "a")}, "x"))
+    assert len(list(alone.iter("g"))) == 1
+
+
+def test_ranks_and_leads():
+    noisy = result("noisy", 0)
+    offsets = np.random.default_rng(0).normal(0, 2, 12)
+    images = {n: {**v, "psnr": 29.9 + o} for (n, v), o in zip(noisy.images.items(), offsets - offsets.mean())}
+    noisy = attrs.evolve(noisy, images=images, psnr=29.9)
+    perfect = attrs.evolve(result("perfect", 0), psnr=math.inf)
+    rows = ranked([result("worst", 20), noisy, result("best", 30.0), perfect])
+    assert [row.result.model for row in rows] == ["perfect", "best", "noisy", "worst"]
+    assert rows[-1].lead is None
+    assert rows[1].lead.mean == pytest.approx(0.1) and not rows[1].lead.significant
+    assert rows[2].lead.mean == pytest.approx(9.9) and rows[2].lead.significant
+    table = text_table(Comparison(Scale.of(4), rows, ()))
+    assert [line.split()[1] for line in table.splitlines()[1:]] == ["perfect", "best", "noisy", "worst"]
+    assert [line.split()[-3] for line in table.splitlines()[2:4]] == ["no", "yes"]
+
+
+def test_what_is_said_of_few_images():
+    one = result("a", 30)
+    few = attrs.evolve(one, images=dict(list(one.images.items())[:5]))
+    assert "n = 12 images" in meaning(one) and "weak evidence" not in meaning(one)
+    assert "n = 5 images" in meaning(few) and "weak evidence" in meaning(few)
+    single = attrs.evolve(one, images=dict(list(one.images.items())[:1]))
+    assert "no difference can be tested" in meaning(single) and "Significant" not in meaning(single)
+
+
+def test_the_best_is_bold_and_the_second_underlined_in_each_column():
+    def comparison(scale, psnrs):
+        return Comparison(Scale.of(scale), ranked([result(n, p, scale=scale) for n, p in psnrs.items()]), ())
+
+    text = latex_table([
+        comparison(2, {"a_1": 30.0, "b": 29.999, "c": 28.0, "d": 20.0}),
+        comparison(3, {"a_1": 25.0, "b": 26.0, "c": 27.0, "d": 20.0}),
+    ])  # fmt: skip
+    assert r"a\_1 & \textbf{30.00} & 25.00 \\" in text
+    assert r"b & \textbf{30.00} & \underline{26.00} \\" in text  # printed alike, marked alike
+    assert r"c & \underline{28.00} & \textbf{27.00} \\" in text and r"d & 20.00 & 20.00 \\" in text
+    assert r"$\times2$ & $\times3$" in text and r"\begin{tabular}{lrr}" in text
