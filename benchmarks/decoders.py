@@ -47,7 +47,7 @@ MODELS = {  # decoder -> the composition of its paper, without the encoder
              "conditioning": [{"use": "cell"}, {"use": "hierarchy"}]},
     "thera": {**PLAIN, "sampling": {"use": "nearest", "ties": "away"}, "conditioning": BOTH},
     "ciaosr": {**PLAIN, "sampling": {"use": "ciaosr"}, "conditioning": BOTH, "residual": "bilinear"},
-    "clit": {**PLAIN, "sampling": {"use": "window"}, "conditioning": BOTH, "residual": "bilinear"},
+    "clit": {**PLAIN, "sampling": {"use": "window"}, "conditioning": [{"use": "cell"}], "residual": "bilinear"},
     "igconv": {**UNFOLDED, "sampling": {"use": "nearest"}, "conditioning": BOTH},
 }  # fmt: skip
 

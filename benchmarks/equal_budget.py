@@ -1,13 +1,14 @@
 """Train every decoder under one equal budget, and measure all of them: the leaderboard of the documentation.
 
-    python benchmarks/equal_budget.py --images FOLDER --hr FOLDER --out runs/equal [--steps 3000] [--seeds 0 1]
-        [--only lte srno] [--scales 2 2.5 3.3,1.7 4 8] [--preset fair]
+    python benchmarks/equal_budget.py --images FOLDER --hr FOLDER --out runs/equal [--steps 1000] [--batch 8]
+        [--queries 288] [--seeds 0 1] [--only lte srno] [--scales 2 2.5 3.3,1.7 4 8] [--preset fair] [--train-only]
     liif leaderboard runs/equal -o index.html
 
 All have the same encoder (EDSR of 4 blocks and 32 channels), the same images (those of --images), the same crops,
 queries, steps, optimizer and learning rate, and each decoder its own size, conditions and residual. (OPE-SR's codes are
 coefficients, so its encoder has 147 channels.) The results are added to OUT/results.jsonl. A run that was interrupted
-goes on, and what is done is not done again: call it until it ends.
+goes on, and what is done is not done again: call it until it ends. ``--train-only`` leaves measuring, which includes
+times, for a later call on an idle machine.
 """
 
 import argparse
@@ -22,19 +23,24 @@ from decoders import MODELS
 from liif_core.images import READABLE_SUFFIXES
 
 ENCODER = {"use": "edsr", "blocks": 4, "channels": 32}
-BATCH, EPOCHS = 16, 10  # images of a step; epochs, and so checkpoints, if there are enough steps
+DECODERS = MODELS | {
+    "basis": {"features": {"use": "identity"}, "sampling": {"use": "nearest"}, "residual": "bilinear",
+              "conditioning": [{"use": "coordinate"}, {"use": "cell"}]},
+}  # fmt: skip
+EPOCHS = 10  # and so checkpoints, if there are enough steps
 OWN_LOSS = {"linf": 1.0}  # decoders that are trained by a likelihood of their own, and its weight
 
 
-def experiment(decoder: str, images: Path, steps: int, seed: int) -> dict[str, Any]:
+def experiment(decoder: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The experiment file of a decoder."""
-    parts = MODELS[decoder]
+    images, steps, batch = options.images, options.steps, options.batch
+    parts = DECODERS[decoder]
     model = {"decoder": {"use": decoder}, **parts, "encoder": {**ENCODER, **options_of(parts.get("encoder", {}))}}
     count = sum(path.suffix.lower() in READABLE_SUFFIXES for path in images.iterdir())
-    repeat = max(1, round(steps * BATCH / EPOCHS / count))
+    repeat = max(1, round(steps * batch / EPOCHS / count))
     train: dict[str, Any] = {
-        "epochs": max(1, round(steps * BATCH / (count * repeat))),
-        "batch_size": BATCH,
+        "epochs": max(1, round(steps * batch / (count * repeat))),
+        "batch_size": batch,
         "workers": 0,
         "seed": seed,
         "optimizer": {"use": "adam", "lr": 4e-4},
@@ -49,7 +55,7 @@ def experiment(decoder: str, images: Path, steps: int, seed: int) -> dict[str, A
             "images": {"source": "folder", "path": str(images.resolve())},
             "scale": [1.0, 4.0],
             "patch": 24,
-            "queries": 576,
+            "queries": options.queries,
             "repeat": repeat,
         },
         "train": train,
@@ -73,7 +79,7 @@ def trained(decoder: str, seed: int, options: argparse.Namespace) -> Path:
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "experiment.toml"
-        text = toml.dumps(experiment(decoder, options.images, options.steps, seed))
+        text = toml.dumps(experiment(decoder, seed, options))
         if not file.exists():
             file.write_text(text)
         elif file.read_text() != text:
@@ -89,17 +95,20 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs to train on")
     parser.add_argument("--hr", type=Path, required=True, help="folder of photographs to measure on")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=8, help="images of a step")
+    parser.add_argument("--queries", type=int, default=288, help="pixels of an image")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--only", nargs="+", choices=DECODERS, default=list(DECODERS))
     parser.add_argument("--scales", nargs="+", default=["2", "2.5", "3.3,1.7", "4", "8"])
     parser.add_argument("--preset", default="fair")
+    parser.add_argument("--train-only", action="store_true", help="measure later")
     options = parser.parse_args()
     for seed in options.seeds:
         for decoder in options.only:
             weights = trained(decoder, seed, options)
             measured = options.out / f"{decoder}-{seed}" / "measured"
-            if not measured.exists():
+            if not measured.exists() and not options.train_only:
                 scales = [part for scale in options.scales for part in ("--scale", scale)]
                 results = ["--results", options.out / "results.jsonl", "--quiet"]
                 liif("evaluate", weights, "--hr", options.hr, *scales, "--preset", options.preset, *results)

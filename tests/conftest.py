@@ -41,6 +41,28 @@ def registry() -> liif_core.Registry:
     return liif_core.discover()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def alexnet(tmp_path_factory) -> Path:
+    """Random weights of AlexNet, where LPIPS finds them: tests download nothing."""
+    home = tmp_path_factory.mktemp("torch-home")
+    path = home / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    path.parent.mkdir(parents=True)
+    random = torch.Generator().manual_seed(5)
+    sides = ((64, 3, 11), (192, 64, 5), (384, 192, 3), (256, 384, 3), (256, 256, 3))
+    state = {}
+    for number, (outputs, inputs, side) in zip((0, 3, 6, 8, 10), sides):
+        deviation = (2 / (inputs * side**2)) ** 0.5
+        weight = torch.randn(outputs, inputs, side, side, generator=random) * deviation
+        state |= {f"features.{number}.weight": weight, f"features.{number}.bias": torch.zeros(outputs)}
+    for number, (outputs, inputs) in zip((1, 4, 6), ((4096, 9216), (4096, 4096), (1000, 4096))):  # not used; one number
+        zero = torch.zeros(1)
+        state |= {f"classifier.{number}.weight": zero.expand(outputs, inputs)}
+        state |= {f"classifier.{number}.bias": zero.expand(outputs)}
+    torch.save(state, path)
+    os.environ["TORCH_HOME"] = str(home)
+    return path
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """The processes that run the tests: one for each core, but not more than memory is likely to be there for."""
     return min(4, os.cpu_count() or 1)

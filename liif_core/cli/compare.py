@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from liif_core import files
-from liif_core.cli.evaluate import parsed_scales, preset_problems
+from liif_core.cli.evaluate import preset_problems, wanted_scales
 from liif_core.cli.subjects import load_subject
 from liif_core.data.sources import open_images
 from liif_core.distributed import started_by_torchrun
@@ -46,7 +46,7 @@ def compare(
     say: Callable[[str], None],
 ) -> None:
     """Measure all, print the tables, and write the files; if interrupted, nothing is written."""
-    wanted, problems = parsed_scales(scales)
+    wanted, problems = wanted_scales(scales, [preset], lr)
     if len(set(map(str, models))) < len(models):
         twice = next(model for model in models if models.count(model) > 1)
         problems.append(f"{twice}: is given twice; give each model once")
@@ -54,8 +54,6 @@ def compare(
         problems.append("liif compare: runs in one process; start it without torchrun")
     if len(models) < 2:
         problems.append(f"{models[0]}: expected at least two models to compare; bicubic and lanczos are some")
-    if lr is not None and len(scales) > 1:
-        problems.append("--lr: goes with a single --scale; run once for each scale")
     problems += preset_problems([preset], "--preset") + precision_problems(precision) + _out_problems(out, overwrite)
     if results_path is not None and os.path.realpath(results_path) == os.path.realpath(out / "results.jsonl"):
         problems.append(f"--results {results_path}: is written to --out already; give another file, or leave it out")
@@ -81,7 +79,10 @@ def compare(
         if method.model is not None:
             warm_up(method.model, precision)
     circumstances = Circumstances.here(images.files, target, precision)
-    found = compare_methods(methods, images, name, wanted, preset, circumstances, target, ssim=ssim, progress=not quiet)
+    found = compare_methods(
+        methods, images, name, wanted, preset, circumstances, target,
+        channels=channels, ssim=ssim, progress=not quiet,
+    )  # fmt: skip
     say(terminal_report(found))
     _write(out, found)
     if results_path is not None:

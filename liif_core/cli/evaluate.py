@@ -1,7 +1,7 @@
 """``liif evaluate``."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from liif_core.evaluation.results import result_of
 from liif_core.evaluation.scores import Score, results_csv, results_json
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
 from liif_core.model.device import autocast, precision_problems
-from liif_core.presets import PROTOCOLS
+from liif_core.presets import PROTOCOLS, own_scales
 from liif_core.registry.discovery import discover
 from liif_core.sizes import OutputSize, Scale
 
@@ -49,9 +49,7 @@ def evaluate_checkpoint(
 
     If interrupted, JSON and CSV have the scales that are done, and result files, to which each scale is added, too.
     """
-    wanted, problems = parsed_scales(scales)
-    if lr is not None and len(scales) > 1:
-        problems.append("--lr: goes with a single --scale; run once for each scale")
+    wanted, problems = wanted_scales(scales, protocols, lr)
     problems += preset_problems(protocols, "--protocol")
     problems += precision_problems(precision)
     problems += _place_problems(
@@ -154,8 +152,10 @@ def _place_problems(written: dict[str, Path | None], read: dict[str, Path]) -> l
     return problems
 
 
-def parsed_scales(scales: tuple[str, ...]) -> tuple[list[Scale], list[str]]:
-    """Different scales, in their order, and what is wrong with others."""
+def wanted_scales(
+    scales: tuple[str, ...], protocols: Sequence[str], lr: Path | None
+) -> tuple[list[Scale], list[str]]:
+    """Different scales, in their order, and what is wrong with others; without any, those of the protocols' tables."""
     wanted: dict[Scale, None] = {}
     problems = []
     for text in scales:
@@ -166,4 +166,11 @@ def parsed_scales(scales: tuple[str, ...]) -> tuple[list[Scale], list[str]]:
             problems.append(f"--scale {text[:60]}: {str(error).removeprefix('scale: ')}")
         else:
             wanted[scale] = None
+    if lr is not None and len(scales) != 1:
+        problems.append("--lr: goes with a single --scale; run once for each scale")
+    elif not scales and all(name in PROTOCOLS for name in protocols):
+        try:
+            wanted = dict.fromkeys(own_scales(protocols))
+        except ValueError as error:
+            problems.append(f"--scale: {error}")
     return list(wanted), problems

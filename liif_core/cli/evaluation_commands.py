@@ -19,9 +19,9 @@ _SCALES = click.option(
     "--scale",
     "scales",
     multiple=True,
-    required=True,
     metavar="S",
-    help="Scale to evaluate, such as 4, 2.5 or 2,3.7 (vertical, horizontal). May be repeated.",
+    help="Scale to evaluate, such as 4, 2.5 or 2,3.7 (vertical, horizontal). May be repeated.  [default: those of the "
+    "preset's published tables, where it has some]",
 )
 _SSIM = click.option("--ssim", is_flag=True, help="Also compute SSIM.")
 _PRECISION = click.option(

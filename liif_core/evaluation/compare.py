@@ -18,6 +18,7 @@ from liif_core.evaluation.methods import Method, peak_memory, reset_peak_memory
 from liif_core.evaluation.pairs import as_tensor, pairs
 from liif_core.evaluation.predicting import Timed
 from liif_core.evaluation.results import Result, result_of
+from liif_core.evaluation.similarity import besides
 from liif_core.presets import PROTOCOLS
 from liif_core.sizes import Scale
 
@@ -61,6 +62,7 @@ def compare_methods(
     circumstances: Circumstances,
     device: torch.device,
     *,
+    channels: int = 3,
     ssim: bool = False,
     progress: bool = True,
 ) -> list[Comparison]:
@@ -68,7 +70,7 @@ def compare_methods(
 
     All see the same LR images. Raises UserError for a model whose output is not finite.
     """
-    comparing = _Comparing(methods, images, name, preset, device, ssim)
+    comparing = _Comparing(methods, images, name, preset, device, channels, ssim)
     total = len(scales) * len(images.names) * len(methods)
     pause = 0.1 if sys.stderr.isatty() else 30  # a log file wants few lines
     with tqdm(total=total, desc=name, unit="image", disable=not progress, file=sys.stderr, mininterval=pause) as bar:
@@ -82,11 +84,14 @@ class _Comparing:
     name: str
     preset: str
     device: torch.device
+    channels: int
     ssim: bool
+    _besides: frozenset[str] = field(default=frozenset(), init=False)  # what is measured besides PSNR
     _peaks: dict[str, int] = field(factory=dict, init=False)
 
     def at(self, scale: Scale, circumstances: Circumstances, bar: Any) -> Comparison:
         measured: dict[str, list[Measured]] = {method.subject.name: [] for method in self.methods}
+        self._besides = besides(self.preset, scale, self.images.sizes, self.channels, self.ssim, self.name)
         self._peaks = {}
         pictured: list[Pictured] = []
         for i in range(len(self.images.names)):
@@ -105,7 +110,7 @@ class _Comparing:
         for method in self.methods:
             called = method.subject.name
             made = self._predicted(method, pair.low, pair.size, f"{called} on {where}")
-            measured[called] = measure(made, baseline, target, self.preset, scale, self.ssim, pair.given)
+            measured[called] = measure(made, baseline, target, self.preset, scale, self._besides, pair.given)
             predictions[called] = (made.image[0] * 255).round().byte().permute(1, 2, 0).numpy()
             bar.update()
         decibels = {called: one.psnr for called, one in measured.items()}

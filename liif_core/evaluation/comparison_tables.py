@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from liif_core.evaluation.bootstrap import LEVEL, RESAMPLES, Difference
 from liif_core.evaluation.compare import Comparison, Row
 from liif_core.evaluation.results import Result
+from liif_core.evaluation.scores import BESIDES
 from liif_core.presets import LOW, PROTOCOLS
 
-_CSV_MEANS = ("dataset", "preset", "scale", "rank", "model", "psnr", "psnr_low", "psnr_high", "ssim")
+_CSV_MEANS = ("dataset", "preset", "scale", "rank", "model", "psnr", "psnr_low", "psnr_high", "ssim", "lpips")
 _CSV_LEAD = ("lead", "lead_low", "lead_high", "significant")
 _CSV_COSTS = ("encode_s", "decode_s", "peak_memory_bytes", "multiply_adds_per_pixel")
 _FEW = 10  # images, below which intervals are said to be weak
@@ -26,6 +27,7 @@ def columns(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         ("PSNR", [f"{result.psnr:.2f}" for result in results]),
         (f"{LEVEL:.0%} interval", [_interval(result) for result in results]),
         ("SSIM", ["" if result.ssim is None else f"{result.ssim:.4f}" for result in results]),
+        ("LPIPS", ["" if result.lpips is None else f"{result.lpips:.4f}" for result in results]),
         ("ahead of the next by", [_lead(row.lead) for row in rows]),
         ("significant", [_significant(row.lead) for row in rows]),
         ("encode, s", [_seconds(result, 0) for result in results]),
@@ -83,36 +85,41 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
             first = [result.data, result.preset, scale, rank, result.model, result.psnr]
             led = ["", "", "", ""] if lead is None else [lead.mean, *lead.interval, int(lead.significant)]
             last = [*(result.seconds or ("", "")), result.peak_memory, result.multiply_adds]
-            table.writerow([*first, *(result.interval or ("", "")), result.ssim, *led, *last])
+            table.writerow([*first, *(result.interval or ("", "")), result.ssim, result.lpips, *led, *last])
     return file.getvalue()
 
 
 def latex_table(comparisons: Sequence[Comparison]) -> str:
     """A table for a paper, for the package booktabs: a row for each method, the best bold, the second underlined."""
     first = comparisons[0].rows[0].result
-    with_ssim = first.ssim is not None
+    besides = [
+        measure for measure in BESIDES
+        if all(getattr(row.result, measure) is not None for comparison in comparisons for row in comparison.rows)
+    ]  # fmt: skip
     names = [row.result.model for row in comparisons[0].rows]
     cells: dict[str, list[str]] = {name: [] for name in names}
     for comparison in comparisons:
         results = {row.result.model: row.result for row in comparison.rows}
-        values = [[f"{results[name].psnr:.2f}" for name in names]]
-        if with_ssim:
-            values.append([f"{results[name].ssim:.4f}" for name in names])
-        for column in map(_marked, values):
+        values = [_marked([f"{results[name].psnr:.2f}" for name in names])]
+        for measure in besides:
+            texts = [f"{getattr(results[name], measure):.4f}" for name in names]
+            values.append(_marked(texts, lowest=measure == "lpips"))
+        for column in values:
             for name, text in zip(names, column):
                 cells[name].append(text)
+    width = 1 + len(besides)
     scales = [f"$\\times{str(comparison.scale).removeprefix('x')}$" for comparison in comparisons]
-    heads = [f"\\multicolumn{{2}}{{c}}{{{scale}}}" for scale in scales] if with_ssim else scales
-    count = len(comparisons) * (1 + with_ssim)
-    kinds = f" & {' & '.join(['PSNR & SSIM'] * len(comparisons))} \\\\\n" if with_ssim else ""
+    heads = [f"\\multicolumn{{{width}}}{{c}}{{{scale}}}" for scale in scales] if besides else scales
+    measures = ["PSNR", *(measure.upper() for measure in besides)]
+    kinds = f" & {' & '.join(measures * len(comparisons))} \\\\\n" if besides else ""
     rows = "\n".join(f"{_tex(name)} & {' & '.join(cells[name])} \\\\" for name in names)
-    what = "PSNR (dB) and SSIM" if with_ssim else "PSNR (dB)"
+    what = ", ".join(["PSNR (dB)", *measures[1:]])
     return (
         "% \\usepackage{booktabs}\n"
         f"% {setting(first)}\n"
         "\\begin{table}\n\\centering\n"
         f"\\caption{{{what} on {_tex(first.data)}, preset \\texttt{{{_tex(first.preset)}}} of liif-core.}}\n"
-        f"\\begin{{tabular}}{{l{'r' * count}}}\n\\toprule\n"
+        f"\\begin{{tabular}}{{l{'r' * width * len(comparisons)}}}\n\\toprule\n"
         f"Method & {' & '.join(heads)} \\\\\n{kinds}\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
     )
 
@@ -132,7 +139,9 @@ def meaning(result: Result) -> str:
     """What the columns are, and how far they can be trusted."""
     count = len(result.images)
     lines = [
-        "PSNR in dB. Seconds are means over images"
+        "PSNR in dB"
+        + ("; of LPIPS, less is better" if result.lpips is not None else "")
+        + ". Seconds are means over images"
         + ("." if result.peak_memory is not None else "; peak memory is measured on CUDA GPUs only.")
     ]
     if count == 1:
@@ -191,9 +200,9 @@ def _seconds(result: Result, part: int) -> str:
     return "" if result.seconds is None else f"{result.seconds[part]:.3f}"
 
 
-def _marked(texts: Sequence[str]) -> list[str]:
-    """The highest values bold and the second highest underlined; values that are printed alike are marked alike."""
-    ordered = sorted({float(text) for text in texts}, reverse=True)
+def _marked(texts: Sequence[str], lowest: bool = False) -> list[str]:
+    """The highest (or lowest) values bold, the next underlined; values that are printed alike are marked alike."""
+    ordered = sorted({float(text) for text in texts}, reverse=not lowest)
     marks = dict(zip(ordered, ("\\textbf{%s}", "\\underline{%s}")))
     shown = ["$\\infty$" if math.isinf(float(text)) else text for text in texts]
     return [marks.get(float(text), "%s") % seen for text, seen in zip(texts, shown)]

@@ -4,7 +4,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 import attrs
@@ -25,6 +25,7 @@ from liif_core.evaluation.pairs import as_tensor, pairs
 from liif_core.evaluation.predicting import Predictions
 from liif_core.evaluation.report import comparison_picture
 from liif_core.evaluation.scores import Score
+from liif_core.evaluation.similarity import besides
 from liif_core.experiment.schema import EvaluationSet
 from liif_core.files import replacing
 from liif_core.model.continuous import ContinuousModel
@@ -130,7 +131,12 @@ def evaluate_set(
     picture_scale = picture_scale or _usual_scale(scales)
     check_set(images, name, model.channels, scales, protocols, ssim, model)
     model.eval()
-    measuring = _Measuring(model, images, name, torch.device(device), precision, protocols, ssim, picture_scale)
+    extra = {
+        (protocol, scale): besides(protocol, scale, images.sizes, model.channels, ssim, name)
+        for protocol in protocols
+        for scale in scales
+    }
+    measuring = _Measuring(model, images, name, torch.device(device), precision, protocols, extra, picture_scale)
     own = processes.share(len(images.names))
     pause = 0.1 if sys.stderr.isatty() else 30  # a log file wants few lines
     total, shows = len(own) * len(scales), progress and processes.first
@@ -165,7 +171,7 @@ class _Measuring:
     device: torch.device
     precision: str
     protocols: Sequence[str]
-    ssim: bool
+    besides: Mapping[tuple[str, Scale], Set[str]]  # what is measured besides PSNR
     picture_scale: Scale
     _lowest: float = field(default=math.inf, init=False)
     _kept: tuple[int, list[Tensor]] | None = field(default=None, init=False)
@@ -199,7 +205,7 @@ class _Measuring:
             predictions = Predictions(self.model, moved(low, self.device), self.precision)
             for protocol in users:
                 made = predictions.predict(pair.size, PROTOCOLS[protocol], where)
-                measured = measure(made, baseline, target, protocol, scale, self.ssim, pair.given)
+                measured = measure(made, baseline, target, protocol, scale, self.besides[protocol, scale], pair.given)
                 yield protocol, measured, [low, baseline, made.image, target]
 
 

@@ -15,11 +15,12 @@ from liif_core.data.crops import Images
 from liif_core.data.decoding import decode
 from liif_core.data.sources import open_images
 from liif_core.evaluation.evaluate import evaluate_set
-from liif_core.evaluation.metrics import AnyScale
+from liif_core.evaluation.metrics import AnyScale, check_protocol
 from liif_core.evaluation.scores import Score
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
 from liif_core.model.continuous import ContinuousModel
 from liif_core.model.device import device_of
+from liif_core.presets import own_scales
 from liif_core.sizes import Scale, Size, low_resolution_size
 
 _MODES = {1: "L", 3: "RGB"}
@@ -34,7 +35,7 @@ _EXPECTED = (
 def evaluate(
     model: ContinuousModel,
     images: AnyImages,
-    scales: AnyScale | list[AnyScale],
+    scales: AnyScale | list[AnyScale] | None = None,
     protocol: str | list[str] = "benchmark",
     *,
     lr: AnyImages | None = None,
@@ -48,7 +49,8 @@ def evaluate(
         model: put in evaluation mode; computes on the device that it is on.
         images: the high-resolution images: a folder, or a list of paths, PIL images, uint8 arrays (H, W) or
             (H, W, c), or tensors (c, H, W), uint8 or floating point in [0, 1], which are rounded to 8 bits.
-        scales: a number, a (vertical, horizontal) tuple, or a list of these.
+        scales: a number, a (vertical, horizontal) tuple, or a list of these; by default those of the published tables
+            of ``protocol``, where it has some.
         protocol: a name such as "benchmark", "div2k", "rgb" or "thera"; see ``liif_core.presets.PROTOCOLS``. Or a list
             of names, which share what is encoded and rendered alike.
         lr: the low-resolution images that belong to ``images``, in the same order, for a single scale; by default they
@@ -68,11 +70,9 @@ def evaluate(
     """
     if not isinstance(model, ContinuousModel):
         raise TypeError(f"model: expected a liif_core.ContinuousModel, got {type(model).__name__}")
-    wanted = [_scale(scale) for scale in (scales if isinstance(scales, list) else [scales])]  # a tuple is one pair
-    if not wanted:
-        raise ValueError("scales: expected at least one, got []")
     if not protocol:
         raise ValueError(f"protocol: expected a name or a list of names, got {protocol!r}")
+    wanted = _scales(scales, [protocol] if isinstance(protocol, str) else protocol, model.channels)
     if lr is not None and len(wanted) > 1:
         raise ValueError(f"lr: expected a single scale with it, got {len(wanted)}; evaluate each scale on its own")
     given = _opened(images, lr, model.channels, wanted[0])
@@ -81,6 +81,20 @@ def evaluate(
     return evaluate_set(
         model, given, name, wanted, protocol, device=device, precision=precision, ssim=ssim, progress=progress
     )
+
+
+def _scales(scales: AnyScale | list[AnyScale] | None, protocols: list[str], channels: int) -> list[Scale]:
+    if scales is None:
+        for protocol in protocols:
+            check_protocol(protocol, channels)
+        try:
+            return list(own_scales(protocols))
+        except ValueError as error:
+            raise ValueError(f"scales: {error}") from None
+    wanted = [_scale(scale) for scale in (scales if isinstance(scales, list) else [scales])]  # a tuple is one pair
+    if not wanted:
+        raise ValueError("scales: expected at least one, got []")
+    return wanted
 
 
 def _scale(value: Any) -> Scale:

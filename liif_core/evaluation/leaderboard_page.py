@@ -95,6 +95,7 @@ def _columns(board: Board) -> tuple[list[str], list[list[str]]]:
             ["" if r.interval is None else f"{r.interval[0]:.2f} to {r.interval[1]:.2f}" for r in results],
         ),
         ("SSIM", ["" if r.ssim is None else f"{r.ssim:.4f}" for r in results]),
+        ("LPIPS", ["" if r.lpips is None else f"{r.lpips:.4f}" for r in results]),
         ("multiply-adds per pixel", ["" if r.multiply_adds is None else f"{r.multiply_adds:,.0f}" for r in results]),
         ("parameters", ["" if r.parameters is None else f"{r.parameters:,}" for r in results]),
         ("ms", [f"{1000 * seconds:,.1f}" if (seconds := _seconds(r)) is not None else "" for r in results]),

@@ -1,6 +1,6 @@
 """What is measured of one prediction, and the score of a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
 from attrs import frozen
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from liif_core.evaluation import metrics
 from liif_core.evaluation.predicting import Timed
-from liif_core.evaluation.scores import Score
+from liif_core.evaluation.scores import BESIDES_OF_BOTH, Score
 from liif_core.sizes import Scale
 
 
@@ -20,19 +20,30 @@ class Measured:
     bicubic_psnr: float
     ssim: float | None
     bicubic_ssim: float | None
+    lpips: float | None
+    bicubic_lpips: float | None
     given: bool  # its LR image was; else it was made
     seconds: tuple[float, float]  # of encoding and decoding
 
 
 def measure(
-    made: Timed, baseline: Tensor, target: Tensor, protocol: str, scale: Scale, ssim: bool, given: bool
+    made: Timed, baseline: Tensor, target: Tensor, protocol: str, scale: Scale, besides: Set[str], given: bool
 ) -> Measured:
-    """A prediction and bicubic's image, both compared with the target."""
+    """A prediction and bicubic's image, both compared with the target; ``besides`` PSNR, by "ssim" and "lpips"."""
+
+    def compared(measure: Callable[..., float], wanted: bool) -> Iterator[float | None]:
+        for image in (made.image, baseline):
+            yield measure(image, target, protocol, scale) if wanted else None
+
+    ssim, bicubic_ssim = compared(metrics.ssim, "ssim" in besides)
+    lpips, bicubic_lpips = compared(metrics.lpips, "lpips" in besides)
     return Measured(
         psnr=metrics.psnr(made.image, target, protocol, scale),
         bicubic_psnr=metrics.psnr(baseline, target, protocol, scale),
-        ssim=metrics.ssim(made.image, target, protocol, scale) if ssim else None,
-        bicubic_ssim=metrics.ssim(baseline, target, protocol, scale) if ssim else None,
+        ssim=ssim,
+        bicubic_ssim=bicubic_ssim,
+        lpips=lpips,
+        bicubic_lpips=bicubic_lpips,
         given=given,
         seconds=(made.encode, made.decode),
     )
@@ -48,7 +59,10 @@ def score_of(name: str, protocol: str, scale: Scale, names: Sequence[str], measu
     def each(field: str) -> dict[str, Any]:
         return {image: getattr(result, field) for image, result in zip(names, measured)}
 
-    has_ssim = all(result.ssim is not None for result in measured)
+    extra: dict[str, Any] = {}
+    for field in BESIDES_OF_BOTH:
+        if all(getattr(result, field) is not None for result in measured):
+            extra |= {field: mean(field), f"{field}_images": each(field)}
     return Score(
         dataset=name,
         protocol=protocol,
@@ -57,10 +71,7 @@ def score_of(name: str, protocol: str, scale: Scale, names: Sequence[str], measu
         images=each("psnr"),
         bicubic_psnr=mean("bicubic_psnr"),
         bicubic_images=each("bicubic_psnr"),
-        ssim=mean("ssim") if has_ssim else None,
-        bicubic_ssim=mean("bicubic_ssim") if has_ssim else None,
         given_low=sum(result.given for result in measured),
-        ssim_images=each("ssim") if has_ssim else {},
-        bicubic_ssim_images=each("bicubic_ssim") if has_ssim else {},
         seconds=each("seconds"),
+        **extra,
     )

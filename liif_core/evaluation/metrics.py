@@ -1,13 +1,15 @@
-"""PSNR and SSIM under the named evaluation protocols of ``liif_core.presets``."""
+"""PSNR, SSIM and LPIPS under the named evaluation protocols of ``liif_core.presets``."""
 
 import math
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from liif_core.errors import UserError, did_you_mean
+from liif_core.evaluation import perceptual
 from liif_core.presets import PROTOCOLS
 from liif_core.sizes import Scale, Size
 
@@ -16,7 +18,7 @@ AnyScale = float | Sequence[float] | Scale  # whatever ``Scale.of`` takes
 # Luma of BT.601 for RGB in [0, 1], in units of the full range of 8 bits; its offset of 16 cancels in a difference.
 _LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)
 _LUMA_OFFSET = 16 / 255
-_SSIM_WINDOW = 11  # pixels that a Gaussian of sigma 1.5 covers when it is cut off at 3.5 sigma
+SSIM_WINDOW = 11  # pixels that a Gaussian of sigma 1.5 covers when it is cut off at 3.5 sigma
 
 
 def psnr(prediction: Tensor, target: Tensor, protocol: str = "rgb", scale: AnyScale | None = None) -> float:
@@ -53,6 +55,20 @@ def ssim(prediction: Tensor, target: Tensor, protocol: str = "rgb", scale: AnySc
     return float(similarity(first, second, channel_axis=0, **settings))
 
 
+def lpips(prediction: Tensor, target: Tensor, protocol: str = "rgb", scale: AnyScale | None = None) -> float:
+    """Perceptual distance of one image, 0 for equal ones, by ``liif_core.evaluation.perceptual``.
+
+    Of RGB, or gray as RGB, whichever channel the protocol compares. Arguments and errors are those of ``psnr``; what
+    the border leaves must be at least 31 x 31.
+    """
+    return perceptual.distance(*_compared(prediction, target, protocol, scale))
+
+
+def ssim_installed() -> bool:
+    """Whether scikit-image is there."""
+    return find_spec("skimage") is not None
+
+
 def need_ssim() -> Callable[..., Any]:
     """scikit-image's structural_similarity. Raises UserError where it is not installed."""
     try:
@@ -77,7 +93,7 @@ def check_protocol(protocol: str, channels: int) -> None:
 def check_size(size: Size, protocol: str, scale: Scale, for_ssim: bool = False) -> None:
     """Raises ValueError where a protocol's border leaves too little of images of ``size``; says how much is needed."""
     rows, columns = PROTOCOLS[protocol].border(scale)
-    inside = _SSIM_WINDOW if for_ssim else 1
+    inside = SSIM_WINDOW if for_ssim else 1
     least = 2 * rows + inside, 2 * columns + inside
     if size[0] < least[0] or size[1] < least[1]:
         raise ValueError(

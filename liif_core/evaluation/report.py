@@ -11,7 +11,7 @@ from torch import Tensor
 
 from liif_core.data.resize import torchvision
 from liif_core.evaluation.metrics import psnr
-from liif_core.evaluation.scores import Score, results, strict_json
+from liif_core.evaluation.scores import BESIDES, Score, results, strict_json
 from liif_core.presets import LOW, PROTOCOLS
 
 Crop = tuple[int, int, int, int]  # (top, left, bottom, right) in pixels
@@ -162,9 +162,10 @@ def crop_side(height: int, width: int) -> int:
 def _table(scores: Sequence[Score], name: str, protocol: str) -> str:
     chosen = [score for score in scores if score.protocol == protocol]
     scales = sorted({score.scale for score in chosen}, key=lambda scale: (scale.y * scale.x, scale.y))
-    with_ssim = any(score.ssim is not None for score in chosen)
+    besides = [measure for measure in BESIDES if any(getattr(score, measure) is not None for score in chosen)]
+    measures = " / ".join(["PSNR (dB)", *(measure.upper() for measure in besides)])
     lines = [
-        f"PSNR (dB){' / SSIM' if with_ssim else ''}, protocol `{protocol}`: {PROTOCOLS[protocol].description}.",
+        f"{measures}, protocol `{protocol}`: {PROTOCOLS[protocol].description}.",
         "",
         "| dataset | method | " + " | ".join(str(scale) for scale in scales) + " |",
         "|---|---|" + "---:|" * len(scales),
@@ -172,8 +173,8 @@ def _table(scores: Sequence[Score], name: str, protocol: str) -> str:
     for dataset in dict.fromkeys(score.dataset for score in chosen):
         at = {score.scale: score for score in chosen if score.dataset == dataset}
         count = len(next(iter(at.values())).images)
-        theirs = [_cell(at[s].bicubic_psnr, at[s].bicubic_ssim) if s in at else "" for s in scales]
-        ours = [_cell(at[s].psnr, at[s].ssim) if s in at else "" for s in scales]
+        theirs = [_cell(at[s], "bicubic_") if s in at else "" for s in scales]
+        ours = [_cell(at[s]) if s in at else "" for s in scales]
         lines.append(f"| {_line(dataset)} ({count} image{'s' * (count > 1)}) | bicubic | {' | '.join(theirs)} |")
         lines.append(f"| | {_line(name)} | {' | '.join(ours)} |")
     return "\n".join([*lines, "", _origin_of_low(chosen)])
@@ -187,8 +188,10 @@ def _origin_of_low(scores: Sequence[Score]) -> str:
     return f"{made}, except those that came with {given}." if given else f"{made}."
 
 
-def _cell(decibels: float, similarity: float | None) -> str:
-    return f"{decibels:.2f}" if similarity is None else f"{decibels:.2f} / {similarity:.4f}"
+def _cell(score: Score, whose: str = "") -> str:
+    besides = [getattr(score, f"{whose}{measure}") for measure in BESIDES]
+    decibels: float = getattr(score, f"{whose}psnr")
+    return " / ".join([f"{decibels:.2f}", *(f"{value:.4f}" for value in besides if value is not None)])
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from liif_core.errors import UserError, cut
 from liif_core.evaluation.results import FORMAT, VERSION, Result, result_line
+from liif_core.evaluation.scores import BESIDES_OF_BOTH
 from liif_core.files import replacing
 from liif_core.locks import is_at, lock
 from liif_core.sizes import Scale
@@ -145,7 +146,7 @@ def _or_null(check: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 # What a line has to have; "?" marks what may be missing. Other entries are ignored.
-_IMAGE = {"psnr": _decibels, "bicubic_psnr": _decibels, "ssim?": _number, "bicubic_ssim?": _number}
+_IMAGE = {"psnr": _decibels, "bicubic_psnr": _decibels, **{f"{name}?": _number for name in BESIDES_OF_BOTH}}
 _LINE: Mapping[str, Any] = {
     "date": _date,
     "model": {"name": _text, "description": _text, "sha256": _or_null(_hash)},
@@ -249,6 +250,8 @@ def _read(value: dict[str, Any]) -> Result:
         bicubic_psnr=_infinite(mean["bicubic_psnr"]),
         ssim=mean.get("ssim"),
         bicubic_ssim=mean.get("bicubic_ssim"),
+        lpips=mean.get("lpips"),
+        bicubic_lpips=mean.get("bicubic_lpips"),
         interval=None if interval is None else (interval["psnr"][0], interval["psnr"][1]),
         precision=value["precision"],
         ensemble=value["ensemble"],

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from liif_core.evaluation.bootstrap import LEVEL, RESAMPLES, Interval, mean_interval
 from liif_core.evaluation.circumstances import Circumstances
-from liif_core.evaluation.scores import Score, strict_json
+from liif_core.evaluation.scores import BESIDES_OF_BOTH, Score, strict_json
 from liif_core.presets import LOW, PROTOCOLS
 from liif_core.sizes import Scale
 from liif_core.version import __version__
@@ -30,11 +30,13 @@ class Result:
     data: str  # name of the folder
     data_sha256: str
     given_low: int  # images whose LR came with the data
-    images: Mapping[str, Mapping[str, float]]  # name -> psnr, bicubic_psnr, ssim, bicubic_ssim, encode_s, decode_s
+    images: Mapping[str, Mapping[str, float]]  # name -> psnr, ssim, lpips, each of bicubic, encode_s, decode_s
     psnr: float
     bicubic_psnr: float
     ssim: float | None = None
     bicubic_ssim: float | None = None
+    lpips: float | None = None
+    bicubic_lpips: float | None = None
     interval: Interval | None = None  # of the PSNR, where the preset asks for it
     precision: str = "float32"
     ensemble: int = 1  # orientations that --ensemble asked for, besides those of the preset
@@ -76,8 +78,9 @@ def result_of(
     images: dict[str, dict[str, float]] = {}
     for name, psnr in score.images.items():
         images[name] = {"psnr": psnr, "bicubic_psnr": score.bicubic_images[name]}
-        if score.ssim_images:
-            images[name] |= {"ssim": score.ssim_images[name], "bicubic_ssim": score.bicubic_ssim_images[name]}
+        for measure in BESIDES_OF_BOTH:
+            if found := getattr(score, f"{measure}_images"):
+                images[name][measure] = found[name]
         if score.seconds:
             images[name] |= dict(zip(("encode_s", "decode_s"), score.seconds[name]))
     asked = PROTOCOLS[score.protocol].interval
@@ -97,6 +100,8 @@ def result_of(
         bicubic_psnr=score.bicubic_psnr,
         ssim=score.ssim,
         bicubic_ssim=score.bicubic_ssim,
+        lpips=score.lpips,
+        bicubic_lpips=score.bicubic_lpips,
         interval=mean_interval(list(score.images.values())) if asked else None,
         precision=circumstances.precision,
         ensemble=subject.ensemble,
@@ -135,8 +140,9 @@ def result_line(result: Result) -> str:
         "commit": result.commit or None,
     }
     mean = {"psnr": result.psnr, "bicubic_psnr": result.bicubic_psnr}
-    if result.ssim is not None:
-        mean |= {"ssim": result.ssim, "bicubic_ssim": result.bicubic_ssim or 0.0}
+    for measure in BESIDES_OF_BOTH:
+        if (found := getattr(result, measure)) is not None:
+            mean[measure] = found
     line: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,

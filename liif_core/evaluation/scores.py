@@ -1,4 +1,4 @@
-"""The scores of an evaluation: PSNR and SSIM of a data set at a scale under a protocol, as values, JSON and CSV."""
+"""The scores of an evaluation: PSNR and more of a data set at a scale under a protocol, as values, JSON and CSV."""
 
 import csv
 import io
@@ -10,6 +10,9 @@ from typing import Any
 from attrs import field, frozen
 
 from liif_core.sizes import Scale
+
+BESIDES = ("ssim", "lpips")  # what may be measured besides PSNR; of the first more is better, of the second less
+BESIDES_OF_BOTH = tuple(f"{prefix}{name}" for name in BESIDES for prefix in ("", "bicubic_"))
 
 
 @frozen
@@ -29,6 +32,10 @@ class Score:
     picture: str = ""  # path of a comparison picture, relative to the report; empty: none
     ssim_images: Mapping[str, float] = {}  # empty: not measured
     bicubic_ssim_images: Mapping[str, float] = {}
+    lpips: float | None = None  # None: not measured
+    bicubic_lpips: float | None = None
+    lpips_images: Mapping[str, float] = {}  # empty: not measured
+    bicubic_lpips_images: Mapping[str, float] = {}
     seconds: Mapping[str, tuple[float, float]] = field(default={}, eq=False)  # name -> of encoding and of decoding
 
 
@@ -38,18 +45,19 @@ def results_json(scores: Iterable[Score], interrupted: bool = False) -> str:
 
 
 def results_csv(scores: Sequence[Score]) -> str:
-    """A line for each image: data set, protocol, scale, file name, PSNR of model and bicubic, and SSIM if measured."""
-    with_ssim = any(score.ssim_images for score in scores)
+    """A line for each image: data set, protocol, scale, file name, PSNR of model and bicubic, and what was measured
+    besides.
+    """
+    besides = [name for name in BESIDES if any(getattr(score, f"{name}_images") for score in scores)]
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
-    names = ["dataset", "protocol", "scale", "image", "psnr", "bicubic_psnr"]
-    table.writerow(names + (["ssim", "bicubic_ssim"] if with_ssim else []))
+    heads = [head for name in besides for head in (name, f"bicubic_{name}")]
+    table.writerow(["dataset", "protocol", "scale", "image", "psnr", "bicubic_psnr", *heads])
     for score in scores:
         for image, psnr in score.images.items():
             row = [score.dataset, score.protocol, str(score.scale).removeprefix("x"), image, psnr]
             row.append(score.bicubic_images[image])
-            if with_ssim:
-                row += [score.ssim_images.get(image, ""), score.bicubic_ssim_images.get(image, "")]
+            row += [getattr(score, f"{head}_images").get(image, "") for head in heads]
             table.writerow(row)
     return file.getvalue()
 
@@ -67,12 +75,13 @@ def results(scores: Iterable[Score]) -> list[dict[str, Any]]:
             "bicubic": {"psnr": score.bicubic_psnr, "images": dict(score.bicubic_images)},
             "lr": {"given": score.given_low, "made": len(score.images) - score.given_low},
         }
-        if score.ssim is not None:
-            result["ssim"] = score.ssim
-            result["bicubic"]["ssim"] = score.bicubic_ssim
-        if score.ssim_images:
-            result["ssim_images"] = dict(score.ssim_images)
-            result["bicubic"]["ssim_images"] = dict(score.bicubic_ssim_images)
+        for name in BESIDES:
+            if getattr(score, name) is not None:
+                result[name] = getattr(score, name)
+                result["bicubic"][name] = getattr(score, f"bicubic_{name}")
+            if getattr(score, f"{name}_images"):
+                result[f"{name}_images"] = dict(getattr(score, f"{name}_images"))
+                result["bicubic"][f"{name}_images"] = dict(getattr(score, f"bicubic_{name}_images"))
         if score.picture:
             result["picture"] = score.picture
         found.append(result)

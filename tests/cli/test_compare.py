@@ -73,6 +73,18 @@ def test_several_presets_are_those_one_by_one(files):
         assert ("interval" in line) == (line["preset"]["name"] == "fair")
 
 
+def test_without_a_scale_those_of_the_preset(files):
+    found = invoke("evaluate", "one.safetensors", "--hr", "photos", "--preset", "liif-benchmark", "--quiet")
+    assert "| x2 | x3 | x4 | x6 | x8 |" in found and "protocol `liif-benchmark`" in found
+    for command in (["evaluate", "one.safetensors"], ["compare", "one.safetensors", "bicubic", "--out", "out"]):
+        said = invoke(*command, "--hr", "photos", "--preset", "fair", code=2)
+        assert "--scale: expected at least one, such as 4: there are no usual scales of fair" in said
+        said = invoke(*command, "--hr", "photos", "--lr", "photos", "--preset", "srno", code=2)
+        assert "--lr: goes with a single --scale" in said
+    said = invoke("evaluate", "one.safetensors", "--hr", "photos", "--preset", "lte", "--preset", "div2k", code=2)
+    assert "the scales of the protocols' own tables differ (lte x2, x3, x4, x6, x8; div2k x2, " in said
+
+
 def test_results_are_added(files):
     ask = ("evaluate", "one.safetensors", "--hr", "photos", "--scale", 2, "--quiet", "--results", "r.jsonl")
     invoke(*ask)

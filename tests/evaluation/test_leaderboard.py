@@ -43,6 +43,11 @@ def test_a_table_for_each_data_set_preset_and_scale():
     ]  # fmt: skip
 
 
+def test_both_names_of_a_preset_share_a_table():
+    (board,) = boards([result("a", 30, "liif-benchmark"), result("b", 31, "benchmark")])
+    assert board.name == "Set5, x4, preset benchmark" and len(board.entries) == 2
+
+
 def test_the_newest_of_equal_weights_is_shown_and_the_others_are_counted():
     old = result("a", 31, date="2026-01-01T23:30:00+00:00")
     new = result("renamed", 30, weights=old.weights, date="2026-01-02T00:00:00+02:00")  # 22:00 the day before
@@ -141,6 +146,18 @@ def test_what_is_said_of_few_images():
     assert "n = 5 images" in meaning(few) and "weak evidence" in meaning(few)
     single = attrs.evolve(one, images=dict(list(one.images.items())[:1]))
     assert "no difference can be tested" in meaning(single) and "Significant" not in meaning(single)
+
+
+def test_of_lpips_the_lowest_is_best():
+    similar = {"ssim": 0.8, "bicubic_ssim": 0.7, "bicubic_lpips": 0.3}
+    first, second = result("one", 31, lpips=0.25, **similar), result("two", 30, lpips=0.2, **similar)
+    comparison = Comparison(Scale.of(4), ranked([first, second]), [])
+    found = latex_table([comparison])
+    assert "PSNR & SSIM & LPIPS" in found and "PSNR (dB), SSIM, LPIPS on Set5" in found
+    assert r"one & \textbf{31.00} & \textbf{0.8000} & \underline{0.2500}" in found
+    assert r"two & \underline{30.00} & \textbf{0.8000} & \textbf{0.2000}" in found
+    assert "LPIPS" in text_table(comparison) and "less is better" in meaning(first)
+    assert "| LPIPS |" in leaderboard_markdown(boards([first, second]))
 
 
 def test_the_best_is_bold_and_the_second_underlined_in_each_column():

@@ -11,7 +11,7 @@ from reference import small_model
 import liif_core
 from liif_core.data.matlab_resize import matlab_bicubic
 from liif_core.evaluation.predicting import predict
-from liif_core.presets import PROTOCOLS
+from liif_core.presets import PROTOCOLS, own_scales
 from liif_core.sizes import Scale
 
 
@@ -33,6 +33,77 @@ def test_published_weights_on_set5(shared, protocol, scale, name):
     assert len(score.images) == len(paths) > 0
     for path, found in zip(paths, score.images.values()):
         assert found == pytest.approx(expected[path.name][protocol], abs=0.005)
+
+
+# name -> LR by, luma, border at x2 and at x6, largest scale of a cell, orientations, rounded
+RULES = {
+    "benchmark": ("pillow", True, 2, 6, None, 1, False),
+    "div2k": ("pillow", False, 8, 12, None, 1, False),
+    "liif-benchmark": ("pillow", True, 2, 6, None, 1, False),
+    "liif-div2k": ("pillow", False, 8, 12, None, 1, False),
+    "celeba-hq": ("pillow", False, 0, 0, None, 1, False),
+    "rgb": ("pillow", False, 0, 0, None, 1, False),
+    "lte": ("pillow", True, 2, 6, 4, 1, False),
+    "lte-div2k": ("pillow", False, 8, 12, 4, 1, False),
+    "srno": ("pillow", True, 2, 6, 4, 1, False),
+    "srno-div2k": ("pillow", False, 8, 12, 4, 1, False),
+    "linf": ("pillow", True, 2, 6, 30, 1, False),
+    "linf-div2k": ("pillow", False, 8, 12, 30, 1, False),
+    "thera": ("matlab", False, 2, 6, None, 4, False),
+    "thera-div2k": ("matlab", False, 8, 12, None, 4, False),
+    "gsasr": ("matlab", True, 2, 6, None, 1, True),
+    "ciaosr": ("matlab", True, 2, 6, None, 1, True),  # of images up to 192 pixels a side
+    "mmagic": ("pillow", False, 2, 6, None, 1, False),
+    "inr-assr": ("pillow", False, 2, 6, 4, 1, False),
+    "inr-assr-div2k": ("pillow", False, 8, 12, 4, 1, False),
+    "fair": ("matlab", False, 2, 6, None, 1, True),
+    "fair-y": ("matlab", True, 2, 6, None, 1, True),
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("scale", [2, 6])
+def test_every_rule_by_hand(model, protocol, scale):
+    """PSNR from pixels, by the rules above, which are stated apart from the code's."""
+    low_by, luma, border_2, border_6, largest, turns, rounded = RULES[protocol]
+    image = (random(60, 66, 3).numpy() * 255).astype(np.uint8)
+    size = 60 // scale, 66 // scale
+    if low_by == "pillow":
+        low = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+    else:
+        low = matlab_bicubic(image, size)
+    total = 0
+    for k in range(turns):
+        turned = torch.from_numpy(np.rot90(low, k).copy()).permute(2, 0, 1)[None] / 255
+        height, width = turned.shape[2] * scale, turned.shape[3] * scale
+        cell = torch.tensor([2 / height, 2 / width]) * (max(scale / largest, 1) if largest else 1)
+        colors = model.encode(turned).query(liif_core.make_coord((height, width))[None], cell)[0]
+        total = total + np.rot90(colors.reshape(height, width, 3).double().numpy(), -k)
+    prediction = np.clip(total / turns, 0, 1)
+    if rounded:
+        prediction = np.round(prediction * 255) / 255
+    error = prediction - image / 255
+    if luma:
+        error = error @ (np.array([65.738, 129.057, 25.064]) / 256)
+    border = border_2 if scale == 2 else border_6
+    inside = error[border : 60 - border, border : 66 - border]
+    (score,) = liif_core.evaluate(model, [image], scale, protocol)
+    assert score.psnr == pytest.approx(-10 * np.log10(np.mean(inside**2)), abs=2e-3 if rounded else 1e-4)
+
+
+def test_the_scales_of_the_published_tables(model):
+    assert own_scales(["benchmark"]) == tuple(map(Scale.of, (2, 3, 4, 6, 8))) == own_scales(["liif-benchmark", "lte"])
+    assert own_scales(["div2k"]) == tuple(map(Scale.of, (2, 3, 4, 6, 12, 18, 24, 30)))
+    with pytest.raises(ValueError, match="such as 4: there are no usual scales of fair, rgb$"):
+        own_scales(["benchmark", "fair", "rgb"])
+    with pytest.raises(ValueError, match="tables differ .benchmark x2, x3, x4, x6, x8; div2k x2, .*x30.$"):
+        own_scales(["benchmark", "div2k"])
+    found = liif_core.evaluate(model, [random(3, 60, 60)])
+    assert [score.scale for score in found] == list(own_scales(["benchmark"]))
+    with pytest.raises(ValueError, match="^scales: expected at least one, such as 4: .*fair$"):
+        liif_core.evaluate(model, [random(3, 60, 60)], protocol="fair")
+    with pytest.raises(ValueError, match="no protocol is named 'benchmrk'"):
+        liif_core.evaluate(model, [random(3, 60, 60)], protocol="benchmrk")
 
 
 @pytest.mark.parametrize("protocol, largest", [("lte", 4), ("lte-div2k", 4), ("linf", 30), ("linf-div2k", 30)])
