@@ -24,7 +24,7 @@ SHARED_WORDS = {"bicubic", "cell", "coordinate", "corner", "liif", "nearest", "i
 ALLOWED = {  # module: names that it has to state
     "experiment/translation.py": {"srno"},  # parameters that were renamed
     "importing.py": {"mlp"},  # as published checkpoints call their network
-    "presets.py": {"lte", "linf", "thera", "gsasr", "ciaosr"},  # protocols, which are called by their papers
+    "presets.py": {"lte", "srno", "linf", "thera", "gsasr", "ciaosr"},  # protocols, which are called by their papers
     "registry/changes.py": {"liif_paper"},  # where helpers were before
 }
 

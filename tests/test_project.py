@@ -38,7 +38,9 @@ def extras(*names):
     return [line for name in names for line in PROJECT["optional-dependencies"][name]]
 
 
-NEEDED = floors(PROJECT["dependencies"] + extras("skimage", "ssim", "curves", "tensorboard", "images", "view", "test"))
+NEEDED = floors(
+    PROJECT["dependencies"] + extras("skimage", "ssim", "lpips", "curves", "tensorboard", "images", "view", "test")
+)
 ALL = floors([*PROJECT["dependencies"], *extras(*PROJECT["optional-dependencies"])])
 
 

@@ -152,9 +152,7 @@ def _place_problems(written: dict[str, Path | None], read: dict[str, Path]) -> l
     return problems
 
 
-def wanted_scales(
-    scales: tuple[str, ...], protocols: Sequence[str], lr: Path | None
-) -> tuple[list[Scale], list[str]]:
+def wanted_scales(scales: tuple[str, ...], protocols: Sequence[str], lr: Path | None) -> tuple[list[Scale], list[str]]:
     """Different scales, in their order, and what is wrong with others; without any, those of the protocols' tables."""
     wanted: dict[Scale, None] = {}
     problems = []

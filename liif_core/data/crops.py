@@ -67,7 +67,9 @@ class CropDataset(Dataset[dict[str, Any]]):
     are drawn but not used where data.augment is off; the N pixels. The HR crop has round(patch * scale) pixels a side.
     The patch is that crop downscaled with Pillow's bicubic filter on uint8, or by ``data.degradation``, which draws
     from ``default_rng([seed, epoch, i, 0, 2])``. Of paired images, the patch is cropped from the LR image, and the HR
-    crop is the same area of the HR image, at the pair's own scale; the drawn scale is unused.
+    crop is the same area of the HR image, at the pair's own scale; the drawn scale is unused. With data.vary_sizes,
+    that area is shrunk by the bicubic filter to round(patch * scale) pixels a side, where the scales of the n images
+    are spread evenly over data.scale in their order (the size-varied ground truths of section 4.3 of the LIIF paper).
 
     Drawn in this order from ``default_rng([seed, epoch, i, 0, 3])``: whether the HR crop is a larger one, shrunk; by
     which factor, uniform from 1 to the smaller of data.pre_shrink and what fits in the image; and, where
@@ -84,6 +86,9 @@ class CropDataset(Dataset[dict[str, Any]]):
         for name, scale in zip(images.names, images.pair_scales):
             if scale is None:
                 problems.append(f"{name}: the HR image is not a whole number of times as large as its LR image")
+            elif data.vary_sizes and data.scale[1] > scale:
+                most = f"at most x{scale}, that of its HR image"
+                problems.append(f"{name}: data.scale: vary_sizes needs {most}, got x{data.scale[1]:g}")
             elif data.queries > (data.patch * scale) ** 2 and not data.repeat_queries:
                 side = data.patch * scale
                 most = f"at most {side**2}, as its HR crop has {side}x{side} pixels"
@@ -150,6 +155,9 @@ class CropDataset(Dataset[dict[str, Any]]):
         assert given is not None
         top, left = _corner(given, patch, rng)
         high = image[whole * top : whole * (top + patch), whole * left : whole * (left + patch)]
+        if self.data.vary_sizes:
+            side = round(patch * float(np.linspace(*self.data.scale, len(self.images.names))[i]))
+            high = high if side == len(high) else bicubic(high, (side, side))
         return given[top : top + patch, left : left + patch], high
 
 

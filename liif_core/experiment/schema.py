@@ -165,6 +165,11 @@ class TrainingData:
         1.0,
         check=_at_least_one,
     )
+    vary_sizes: bool = option(
+        "Of paired folders, shrink each HR image to a size of its own: the pairs, in their order, have scales spread "
+        "evenly over `scale`.",
+        False,
+    )
     skip_bad: bool = option(
         "Leave out training images that are broken, too small or of another kind, and say which; otherwise they are "
         "an error.",
@@ -190,6 +195,8 @@ class TrainingData:
             raise ValueError(
                 "pre_shrink: paired folders bring their own low-resolution images; remove it, or use source = 'folder'"
             )
+        if self.vary_sizes and not isinstance(self.images, PairedFoldersSource):
+            raise ValueError("vary_sizes: expected pairs, whose HR images it shrinks; use source = 'paired-folders'")
         low, high = self.scale
         if not 1 <= low <= high:
             raise ValueError(f"scale: expected 1 <= low <= high, got {list(self.scale)}")

@@ -263,6 +263,31 @@ def test_pairs_are_cropped_together():
         assert np.array_equal(crop[rows, columns], bytes_of(sample["target"]))
 
 
+def test_pairs_of_varied_sizes():
+    """Section 4.3: each HR image has a size of its own, spread evenly from that of the LR image to its own."""
+    low = [distinct(8, 8, first=i) for i in range(5)]
+    high = [distinct(24, 24, first=i) for i in range(5)]
+    data = evolve(PAIRS, patch=8, queries=64, scale=(1.0, 3.0), augment=False, vary_sizes=True)
+    dataset = CropDataset(Arrays(high, low, scale=3), data, seed=0)
+    for epoch in range(2):
+        for index, side in enumerate((8, 12, 16, 20, 24)):
+            sample = dataset[epoch, index]
+            assert side_of(sample) == side
+            assert np.array_equal(bytes_of(sample["image"]).transpose(1, 2, 0), low[index])
+            shrunk = np.asarray(Image.fromarray(high[index]).resize((side, side), Image.Resampling.BICUBIC))
+            rows, columns = positions(sample, side)
+            assert np.array_equal(shrunk[rows, columns], bytes_of(sample["target"]))
+
+
+def test_varied_sizes_need_pairs_that_are_large_enough():
+    with pytest.raises(ValueError, match="vary_sizes: expected pairs"):
+        evolve(DATA, vary_sizes=True)
+    images = Arrays([distinct(24, 24)], [distinct(8, 8)], scale=3)
+    data = evolve(PAIRS, patch=8, queries=64, scale=(1.0, 4.0), vary_sizes=True)
+    with pytest.raises(UserError, match="data.scale: vary_sizes needs at most x3, that of its HR image, got x4"):
+        CropDataset(images, data, seed=0)
+
+
 def test_paired_folders_that_cannot_be_trained_on_are_all_named(tmp_path):
     sizes = {"a": ((20, 20), (10, 10)), "b": ((25, 25), (10, 10)), "c": ((10, 10), (10, 10)), "d": ((20, 30), (10, 10))}
     for name, (hr, lr) in sizes.items():
