@@ -11,6 +11,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 30, 14, 46
 _COLORS = 7  # in the style of the page
 _NAMED = 24  # places of an axis that are named one by one
 _LONGEST = 16  # characters of a name on an axis
+_LEAST_WORK, _TENFOLD = 9, 7  # radius of the circle of the least multiply-adds, and what ten times as many add to it
 
 
 @frozen
@@ -21,6 +22,7 @@ class Point:
     y: float
     text: str
     label: str = ""  # beside the point
+    work: float | None = None  # multiply-adds for each output pixel, which a circle around the point shows
 
 
 def per_image(values: Mapping[str, Sequence[float]], names: Sequence[str], title: str) -> str:
@@ -39,12 +41,18 @@ def per_image(values: Mapping[str, Sequence[float]], names: Sequence[str], title
 
 
 def quality_and_time(points: Mapping[str, Point], title: str) -> str:
-    """PSNR against milliseconds, on a logarithmic scale: a point for each method, with its name."""
+    """PSNR against milliseconds, on a logarithmic scale: a point for each method, with its name.
+
+    The radius of the circle around a point grows with the logarithm of the multiply-adds.
+    """
     times = [point.x for point in points.values()]
     low, high = math.floor(math.log10(min(times))), math.ceil(math.log10(max(times)))
     low, high = (low, high) if low < high else (low - 1, high + 1)
     ticks = [(float(power), f"{10.0**power:g}") for power in range(low, high + 1)]
-    placed = {method: [Point(math.log10(point.x), point.y, point.text, method)] for method, point in points.items()}
+    placed = {
+        method: [Point(math.log10(point.x), point.y, point.text, method, point.work)]
+        for method, point in points.items()
+    }
     return _chart(placed, title, "PSNR, dB", ticks, (low, high), "time for an image, ms (logarithmic)")
 
 
@@ -90,13 +98,17 @@ def _chart(
                  f'text-anchor="middle">{escape(y_title)}</text>')  # fmt: skip
     if x_title:
         parts.append(f'<text x="{(_LEFT + _WIDTH) / 2}" y="{floor + 38}" text-anchor="middle">{escape(x_title)}</text>')
+    least = min((point.work for point in shown if point.work), default=1.0)
     taken: list[tuple[float, float]] = []
     for number, several in enumerate(points.values()):
         for point in several:
             if not math.isfinite(point.y):
                 continue
             across, down = x(point.x), y(point.y)
-            parts.append(f"<g><title>{escape(point.text)}</title>{_mark(number, across, down)}</g>")
+            mark = _mark(number, across, down)
+            if point.work:
+                mark = _circle_of_work(number, across, down, point.work / least) + mark
+            parts.append(f"<g><title>{escape(point.text)}</title>{mark}</g>")
             if point.label:
                 parts.append(_beside(point.label, across, down, taken))
     for number, (left, row, name) in enumerate(entries):
@@ -104,6 +116,12 @@ def _chart(
         parts += [_mark(number, left, down - 4), f'<text x="{left + 10}" y="{down}">{escape(name)}</text>']
     box = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"'
     return f'<svg {box} role="img" aria-label="{escape(title, quote=True)}">{"".join(parts)}</svg>'
+
+
+def _circle_of_work(number: int, x: float, y: float, times: float) -> str:
+    """``times``: how many times the least work it is."""
+    radius = _LEAST_WORK + _TENFOLD * math.log10(times)
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="var(--c{number % _COLORS})" fill-opacity="0.15"/>'
 
 
 def _mark(number: int, x: float, y: float) -> str:

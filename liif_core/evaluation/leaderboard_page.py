@@ -69,7 +69,9 @@ def _section(board: Board, number: int) -> list[str]:
     body += [f"<p>{escape(_about(board))}</p>", table(board.name, heads, rows)]
     for machine in range(1, len(board.machines) + 1):
         points = {
-            _label(board, entry): Point(1000 * seconds, entry.result.psnr, _told(entry.result, seconds))
+            _label(board, entry): Point(
+                1000 * seconds, entry.result.psnr, _told(entry.result, seconds), work=entry.result.multiply_adds
+            )
             for entry in board.entries
             if entry.machine == machine and (seconds := _seconds(entry.result))
         }
@@ -77,7 +79,11 @@ def _section(board: Board, number: int) -> list[str]:
             title = f"PSNR against time, {board.name}, machine {machine}: {', '.join(points)}"
             chart = quality_and_time(points, title)
             body.append(
-                figure(chart, f"PSNR against the time for an image on machine {machine}. Up and left is better.")
+                figure(
+                    chart,
+                    f"PSNR against the time for an image on machine {machine}. Up and left is better. The larger the "
+                    "circle, the more multiply-adds for a pixel.",
+                )
             )
     machines = [(f"Machine {i}", described) for i, described in enumerate(board.machines, 1)]
     return [*body, definitions(machines)]
@@ -150,7 +156,8 @@ def _seconds(result: Result) -> float | None:
 
 
 def _told(result: Result, seconds: float) -> str:
-    return f"{result.model}: {result.psnr:.2f} dB, {1000 * seconds:.1f} ms"
+    work = "" if result.multiply_adds is None else f", {result.multiply_adds:,.0f} multiply-adds for each pixel"
+    return f"{result.model}: {result.psnr:.2f} dB, {1000 * seconds:.1f} ms{work}"
 
 
 def _cell(text: str) -> str:

@@ -119,6 +119,11 @@ def test_a_chart_of_quality_and_time_is_logarithmic():
     ]  # fmt: skip
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.5) and xs[0] < xs[1]
     assert float(square.get("y")) < float(circle.get("cy"))  # higher is better
+    works = {name: Point(1, 30, name, work=work) for name, work in (("a", 1e4), ("b", 1e5), ("c", 1e7), ("d", None))}
+    groups = list(ET.fromstring(quality_and_time(works, "x")).iter("g"))
+    radii = [float(group[1].get("r")) for group in groups[:3]]
+    assert radii[2] - radii[1] == pytest.approx(2 * (radii[1] - radii[0])) and radii[0] < radii[1]
+    assert [len(group) for group in groups] == [3, 3, 3, 2]  # title, circle of the work, mark
     alone = ET.fromstring(quality_and_time({"a": Point(100, 30, "a")}, "x"))
     assert len(list(alone.iter("g"))) == 1
 
