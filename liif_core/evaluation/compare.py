@@ -14,9 +14,9 @@ from liif_core.data.resize import bicubic
 from liif_core.evaluation.bootstrap import Difference, paired_difference
 from liif_core.evaluation.circumstances import Circumstances, multiply_adds
 from liif_core.evaluation.measuring import Measured, measure, score_of
-from liif_core.evaluation.methods import Method, peak_memory, reset_peak_memory
+from liif_core.evaluation.memory import peak_memory
+from liif_core.evaluation.methods import Method
 from liif_core.evaluation.pairs import as_tensor, pairs
-from liif_core.evaluation.predicting import Timed
 from liif_core.evaluation.results import Result, result_of
 from liif_core.evaluation.similarity import besides
 from liif_core.presets import PROTOCOLS
@@ -87,12 +87,10 @@ class _Comparing:
     channels: int
     ssim: bool
     _besides: frozenset[str] = field(default=frozenset(), init=False)  # what is measured besides PSNR
-    _peaks: dict[str, int] = field(factory=dict, init=False)
 
     def at(self, scale: Scale, circumstances: Circumstances, bar: Any) -> Comparison:
         measured: dict[str, list[Measured]] = {method.subject.name: [] for method in self.methods}
         self._besides = besides(self.preset, scale, self.images.sizes, self.channels, self.ssim, self.name)
-        self._peaks = {}
         pictured: list[Pictured] = []
         for i in range(len(self.images.names)):
             made, shown = self._image(i, scale, bar)
@@ -109,21 +107,21 @@ class _Comparing:
         measured, predictions = {}, {}
         for method in self.methods:
             called = method.subject.name
-            made = self._predicted(method, pair.low, pair.size, f"{called} on {where}")
+            made = method.predict(pair.low, pair.size, PROTOCOLS[self.preset], f"{called} on {where}")
             measured[called] = measure(made, baseline, target, self.preset, scale, self._besides, pair.given)
             predictions[called] = (made.image[0] * 255).round().byte().permute(1, 2, 0).numpy()
             bar.update()
         decibels = {called: one.psnr for called, one in measured.items()}
         return measured, Pictured(self.images.names[i], pair.low, pair.target, predictions, decibels)
 
-    def _predicted(self, method: Method, low: np.ndarray, size: tuple[int, int], where: str) -> Timed:
-        before = reset_peak_memory(self.device)
-        made = method.predict(low, size, PROTOCOLS[self.preset], where)
-        peak = peak_memory(self.device)
-        if peak is not None and method.model is not None:
-            name = method.subject.name
-            self._peaks[name] = max(self._peaks.get(name, 0), peak - before)
-        return made
+    def _peak(self, method: Method, scale: Scale) -> int | None:
+        """The peak memory of a model for the largest image, which it renders once more."""
+        if method.model is None:
+            return None
+        sizes = self.images.sizes
+        largest = max(range(len(sizes)), key=lambda i: sizes[i][0] * sizes[i][1])
+        ((pair, _),) = pairs(self.images, largest, scale, [self.preset])
+        return peak_memory(self.device, lambda: method.predict(pair.low, pair.size, PROTOCOLS[self.preset], self.name))
 
     def _result(
         self, method: Method, scale: Scale, measured: Sequence[Measured], circumstances: Circumstances
@@ -132,7 +130,7 @@ class _Comparing:
         work = None if method.model is None else multiply_adds(method.model, scale)
         if work is not None:
             work *= PROTOCOLS[self.preset].ensemble
-        return result_of(score, method.subject, circumstances, work, self._peaks.get(method.subject.name))
+        return result_of(score, method.subject, circumstances, work, self._peak(method, scale))
 
 
 def ranked(results: Sequence[Result]) -> list[Row]:

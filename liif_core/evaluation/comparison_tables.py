@@ -141,8 +141,8 @@ def meaning(result: Result) -> str:
     lines = [
         "PSNR in dB"
         + ("; of LPIPS, less is better" if result.lpips is not None else "")
-        + ". Seconds are means over images"
-        + ("." if result.peak_memory is not None else "; peak memory is measured on CUDA GPUs only.")
+        + ". Seconds are means over images. Peak memory is what a model needs besides its weights for the largest "
+        "image; it is measured on CUDA GPUs, and on CPUs on Linux."
     ]
     if count == 1:
         lines.append("With one image, no difference can be tested.")

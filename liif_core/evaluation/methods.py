@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 import PIL
-import torch
 from PIL import Image
 
 from liif_core.data.resize import resized
@@ -70,19 +69,3 @@ class PillowMethod(Method):
         image = resized(low, size, self._filter)
         seconds = time.perf_counter() - start
         return Timed(as_tensor(image), 0.0, seconds)
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """The most memory that tensors had on a GPU since ``reset_peak_memory``; None on other devices.
-
-    The memory of a process on a CPU does not go down again, so that its growth says nothing of a single model.
-    """
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-
-
-def reset_peak_memory(device: torch.device) -> int:
-    """Begin to measure ``peak_memory``; returns what tensors have now."""
-    if device.type != "cuda":
-        return 0
-    torch.cuda.reset_peak_memory_stats(device)
-    return torch.cuda.memory_allocated(device)
