@@ -5,6 +5,7 @@ A line ``<!-- generated: NAME ARGUMENTS -->`` of a page is replaced by the Markd
 """
 
 import re
+import runpy
 import sys
 import tempfile
 import types
@@ -273,6 +274,12 @@ def scores() -> str:
     return "\n".join(lines)
 
 
+def equal_budget(*arguments: str) -> str:
+    """A table or a chart of the leaderboard, as ``equal_budget.py`` makes it."""
+    text: str = runpy.run_path(str(ROOT / "docs" / "equal_budget.py"))["equal_budget"](*arguments)
+    return text
+
+
 def kept_metadata() -> str:
     """A row for every kind of metadata: where it is read from, and where each format that is written holds it."""
     formats = [kind.name for kind in WRITABLE.values()]
@@ -301,6 +308,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "protocols": protocols,
     "formats": formats,
     "scores": scores,
+    "equal-budget": equal_budget,
     "kept-metadata": kept_metadata,
     "dropped-metadata": dropped_metadata,
 }
