@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import attrs
@@ -411,6 +412,36 @@ def test_every_public_function_and_class_has_a_docstring(name):
         without = [key for key, item in methods.items() if not item.__doc__]
         inherited = [key for key in without for base in value.__mro__[1:] if getattr(base, key, None) is not None]
         assert set(without) <= set(inherited), without
+
+
+@pytest.mark.parametrize("folder", ["equal", "reference"])
+def test_the_leaderboard_is_that_of_its_result_files(folder):
+    values, costs = {}, {}
+    for path in sorted((DOCS / "results" / "leaderboard" / folder).glob("*.jsonl")):
+        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            key = line["model"]["name"].split(", seed ")[0], str(line["scale"])
+            images = list(line["images"].values())
+            values.setdefault(key, []).append(sum(image["psnr"] for image in images) / len(images))
+            seconds = sum(image["encode_s"] + image["decode_s"] for image in images) / len(images)
+            costs[key] = min(costs.get(key, 1e9), 1000 * seconds)
+            assert line["preset"]["name"] == "fair" and line["data"]["given_lr"] == 0 and len(images) == 5
+    head, _, *rows = site.equal_budget("table", folder).splitlines()
+    scales = [name.strip().lstrip("x") for name in head.split("|")[2:-3]]
+    assert scales == ["2", "3.3,1.7", "2.5", "4", "8"] or scales == ["2", "2.5", "3.3,1.7", "4", "8"]
+    names = {name for name, _ in values}
+    assert len(rows) == len(names)
+    order = []
+    for row in rows:
+        name, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        for scale, cell in zip(scales, cells):
+            found = values[name, f"[{scale.replace(',', ', ')}]" if "," in scale else scale]
+            mean, spread = sum(found) / len(found), (max(found) - min(found)) / 2
+            assert cell == (f"{mean:.2f} ± {spread:.2f}" if len(found) > 1 else f"{mean:.2f}")
+        order.append(sum(values[name, "4"]) / len(values[name, "4"]))
+        assert cells[-1] == f"{costs[name, '4']:,.0f}"
+    assert order == sorted(order, reverse=True)
+    chart = ET.fromstring(site.equal_budget("chart", folder))
+    assert names <= {text.text for text in chart.iter("text")}
 
 
 def test_every_protocol_and_format_is_documented():

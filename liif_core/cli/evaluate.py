@@ -165,7 +165,8 @@ def wanted_scales(scales: tuple[str, ...], protocols: Sequence[str], lr: Path | 
         else:
             wanted[scale] = None
     if lr is not None and len(scales) != 1:
-        problems.append("--lr: goes with a single --scale; run once for each scale")
+        advice = "run once for each scale" if scales else "give the one that its images have"
+        problems.append(f"--lr: goes with a single --scale; {advice}")
     elif not scales and all(name in PROTOCOLS for name in protocols):
         try:
             wanted = dict.fromkeys(own_scales(protocols))

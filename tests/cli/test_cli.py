@@ -313,7 +313,7 @@ def test_plugins_and_doctor():
         ("decoder", "opesr"), ("features", "projection"), ("decoder", "linf"), ("model", "linf-patch"),
         ("decoder", "hiif"), ("conditioning", "hierarchy"), ("decoder", "thera"), ("features", "convnext"),
         ("features", "swin"), ("sampling", "ciaosr"), ("decoder", "ciaosr"), ("sampling", "window"),
-        ("decoder", "clit"), ("model", "clit-cascade"), ("model", "gsasr"), ("decoder", "igconv"),
+        ("decoder", "clit"), ("model", "clit-cascade"), ("model", "gsasr"), ("decoder", "igconv"), ("decoder", "subpixel"),
         ("decoder", "basis"), ("degradation", "bicubic"), ("degradation", "photo"),
     }  # fmt: skip
     options = next(c["options"] for c in listed["components"] if c["name"] == "edsr")

@@ -80,7 +80,7 @@ def test_without_a_scale_those_of_the_preset(files):
         said = invoke(*command, "--hr", "photos", "--preset", "fair", code=2)
         assert "--scale: expected at least one, such as 4: there are no usual scales of fair" in said
         said = invoke(*command, "--hr", "photos", "--lr", "photos", "--preset", "srno", code=2)
-        assert "--lr: goes with a single --scale" in said
+        assert "--lr: goes with a single --scale; give the one that its images have" in said
     said = invoke("evaluate", "one.safetensors", "--hr", "photos", "--preset", "lte", "--preset", "div2k", code=2)
     assert "the scales of the protocols' own tables differ (lte x2, x3, x4, x6, x8; div2k x2, " in said
 

@@ -123,7 +123,7 @@ def test_the_default_components_keep_the_contracts(registry):
                     keywords["conditions"] = {
                         name: widths[name] for name in getattr(component.build, "needs", ("coordinate", "cell"))
                     }
-                    keywords["neighbours"] = {"clit": 49, "thera": 1, "igconv": 1}.get(component.name, 4)
+                    keywords["neighbours"] = {"clit": 49, "thera": 1, "igconv": 1, "subpixel": 1}.get(component.name, 4)
                 module = component.build(component.options(), **keywords)
                 assert isinstance(module, nn.Module) and isinstance(module, contract)
 
