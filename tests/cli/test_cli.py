@@ -313,8 +313,8 @@ def test_plugins_and_doctor():
         ("decoder", "opesr"), ("features", "projection"), ("decoder", "linf"), ("model", "linf-patch"),
         ("decoder", "hiif"), ("conditioning", "hierarchy"), ("decoder", "thera"), ("features", "convnext"),
         ("features", "swin"), ("sampling", "ciaosr"), ("decoder", "ciaosr"), ("sampling", "window"),
-        ("decoder", "clit"), ("model", "clit-cascade"), ("model", "gsasr"), ("decoder", "igconv"), ("decoder", "subpixel"),
-        ("decoder", "basis"), ("degradation", "bicubic"), ("degradation", "photo"),
+        ("decoder", "clit"), ("model", "clit-cascade"), ("model", "gsasr"), ("decoder", "igconv"),
+        ("decoder", "subpixel"), ("decoder", "basis"), ("degradation", "bicubic"), ("degradation", "photo"),
     }  # fmt: skip
     options = next(c["options"] for c in listed["components"] if c["name"] == "edsr")
     assert [(o["name"], o["default"]) for o in options] == [("blocks", 16), ("channels", 64), ("residual_scale", 1.0)]
