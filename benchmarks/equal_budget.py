@@ -5,8 +5,9 @@
     liif leaderboard runs/equal -o index.html
 
 All have the same encoder (EDSR of 4 blocks and 32 channels), the same images (those of --images), the same crops,
-queries, steps, optimizer and learning rate, and each decoder its own size, conditions and residual. (OPE-SR's codes are
-coefficients, so its encoder has 147 channels.) The results are added to OUT/results.jsonl. A run that was interrupted
+queries, steps, optimizer and learning rate, and all add the bilinear image, which some papers do not; each decoder has
+its own size and conditions. (OPE-SR's codes are coefficients, so its encoder has 147 channels. Thera adds the nearest
+pixel, as in its paper.) The results are added to OUT/results.jsonl. A run that was interrupted
 goes on, and what is done is not done again: call it until it ends. ``--train-only`` leaves measuring, which includes
 times, for a later call on an idle machine.
 """
@@ -27,6 +28,11 @@ DECODERS = MODELS | {
     "basis": {"features": {"use": "identity"}, "sampling": {"use": "nearest"}, "residual": "bilinear",
               "conditioning": [{"use": "coordinate"}, {"use": "cell"}]},
 }  # fmt: skip
+RESIDUAL = {"thera": "none"}  # others have the bilinear image
+OPTIONS = {
+    "thera": {"mean": [0.0]},
+    "igconv": {"mean": [0.5]},
+}  # nothing is added to the residual but the decoder's own
 EPOCHS = 10  # and so checkpoints, if there are enough steps
 OWN_LOSS = {"linf": 1.0}  # decoders that are trained by a likelihood of their own, and its weight
 
@@ -35,7 +41,12 @@ def experiment(decoder: str, seed: int, options: argparse.Namespace) -> dict[str
     """The experiment file of a decoder."""
     images, steps, batch = options.images, options.steps, options.batch
     parts = DECODERS[decoder]
-    model = {"decoder": {"use": decoder}, **parts, "encoder": {**ENCODER, **options_of(parts.get("encoder", {}))}}
+    model = {
+        "decoder": {"use": decoder, **OPTIONS.get(decoder, {})},
+        **parts,
+        "residual": RESIDUAL.get(decoder, "bilinear"),
+    }
+    model["encoder"] = ENCODER | options_of(parts.get("encoder", {}))
     count = sum(path.suffix.lower() in READABLE_SUFFIXES for path in images.iterdir())
     repeat = max(1, round(steps * batch / EPOCHS / count))
     train: dict[str, Any] = {

@@ -243,7 +243,20 @@ def test_commands_run(line, place, request):
         (place / "BSD400").symlink_to(place / "photos")
         (place / "Set5").mkdir()
         (place / "Set5" / "HR").symlink_to(place / "photos")
-        shorter = ["--only", "basis", "--seeds", "0", "--steps", "1", "--batch", "1", "--queries", "16", "--scales", "2"]
+        shorter = [
+            "--only",
+            "basis",
+            "--seeds",
+            "0",
+            "--steps",
+            "1",
+            "--batch",
+            "1",
+            "--queries",
+            "16",
+            "--scales",
+            "2",
+        ]
         subprocess.run([sys.executable, ROOT / arguments[0], *arguments[1:], *shorter], check=True, cwd=place)
         assert (place / "runs" / "equal" / "results.jsonl").is_file()
         return
