@@ -13,7 +13,7 @@ from liif_core.data.crops import Images
 from liif_core.data.resize import bicubic
 from liif_core.evaluation.bootstrap import Difference, paired_difference
 from liif_core.evaluation.circumstances import Circumstances, multiply_adds
-from liif_core.evaluation.measuring import Measured, measure, score_of
+from liif_core.evaluation.measuring import Measured, likeness, score_of
 from liif_core.evaluation.memory import peak_memory
 from liif_core.evaluation.methods import Method
 from liif_core.evaluation.pairs import as_tensor, pairs
@@ -104,14 +104,16 @@ class _Comparing:
         where = f"{self.name}: {self.images.names[i]} at {scale}"
         ((pair, _),) = pairs(self.images, i, scale, [self.preset])
         baseline, target = as_tensor(bicubic(pair.low, pair.size)), as_tensor(pair.target)
+        theirs = likeness(baseline, target, self.preset, scale, self._besides)
         measured, predictions = {}, {}
         for method in self.methods:
             called = method.subject.name
             made = method.predict(pair.low, pair.size, PROTOCOLS[self.preset], f"{called} on {where}")
-            measured[called] = measure(made, baseline, target, self.preset, scale, self._besides, pair.given)
+            own = likeness(made.image, target, self.preset, scale, self._besides)
+            measured[called] = Measured(own, theirs, pair.given, made.seconds)
             predictions[called] = (made.image[0] * 255).round().byte().permute(1, 2, 0).numpy()
             bar.update()
-        decibels = {called: one.psnr for called, one in measured.items()}
+        decibels = {called: one.model.psnr for called, one in measured.items()}
         return measured, Pictured(self.images.names[i], pair.low, pair.target, predictions, decibels)
 
     def _peak(self, method: Method, scale: Scale) -> int | None:

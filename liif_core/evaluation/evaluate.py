@@ -20,7 +20,7 @@ from liif_core.data.sources import ImageSet, MissingData, open_images
 from liif_core.distributed import ALONE, Processes
 from liif_core.errors import UserError
 from liif_core.evaluation.checks import check_set
-from liif_core.evaluation.measuring import Measured, measure, score_of
+from liif_core.evaluation.measuring import Measured, likeness, score_of
 from liif_core.evaluation.pairs import as_tensor, pairs
 from liif_core.evaluation.predicting import Predictions
 from liif_core.evaluation.report import comparison_picture
@@ -124,7 +124,8 @@ def evaluate_set(
     images, and the first writes the picture.
 
     Raises UserError, before anything is computed, for images too small for a scale and protocol and for LR images of
-    another scale; and later for a model whose output is not finite.
+    another scale; and later for a model whose output is not finite. Warns (NotMeasured) of SSIM or LPIPS that a
+    protocol measures where it can, and that cannot be.
     """
     scales = list(dict.fromkeys(scales))
     protocols = [protocol] if isinstance(protocol, str) else list(dict.fromkeys(protocol))
@@ -152,7 +153,7 @@ def evaluate_set(
         before_picture(scores)
     if picture is not None and processes.first:
         shown = measured[protocols[0], picture_scale]
-        worst = min(range(len(images.names)), key=lambda i: shown[i].bicubic_psnr)
+        worst = min(range(len(images.names)), key=lambda i: shown[i].bicubic.psnr)
         try:
             with replacing(picture) as temporary:
                 measuring.picture(worst, shown[worst]).save(temporary)
@@ -183,8 +184,8 @@ class _Measuring:
             for protocol, measured, views in self._at(i, scale, self.protocols):
                 found[protocol, scale] = measured
                 shown = protocol == self.protocols[0] and scale == self.picture_scale
-                if shown and measured.bicubic_psnr < self._lowest:
-                    self._lowest, self._kept = measured.bicubic_psnr, (i, views)
+                if shown and measured.bicubic.psnr < self._lowest:
+                    self._lowest, self._kept = measured.bicubic.psnr, (i, views)
             then()
         return found
 
@@ -194,7 +195,7 @@ class _Measuring:
             ((_, _, views),) = self._at(i, self.picture_scale, self.protocols[:1])
             self._kept = i, views
         low_view, baseline, prediction, target_view = self._kept[1]
-        decibels = measured.bicubic_psnr, measured.psnr
+        decibels = measured.bicubic.psnr, measured.model.psnr
         return comparison_picture(low_view, baseline, prediction, target_view, decibels=decibels)
 
     def _at(self, i: int, scale: Scale, protocols: Sequence[str]) -> Iterator[tuple[str, Measured, list[Tensor]]]:
@@ -205,7 +206,9 @@ class _Measuring:
             predictions = Predictions(self.model, moved(low, self.device), self.precision)
             for protocol in users:
                 made = predictions.predict(pair.size, PROTOCOLS[protocol], where)
-                measured = measure(made, baseline, target, protocol, scale, self.besides[protocol, scale], pair.given)
+                extra = self.besides[protocol, scale]
+                own, theirs = (likeness(image, target, protocol, scale, extra) for image in (made.image, baseline))
+                measured = Measured(own, theirs, pair.given, made.seconds)
                 yield protocol, measured, [low, baseline, made.image, target]
 
 

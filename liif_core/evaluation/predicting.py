@@ -31,6 +31,11 @@ class Timed:
     encode: float
     decode: float
 
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Of encoding and of decoding."""
+        return self.encode, self.decode
+
     def then(self, change: Callable[[Tensor], Tensor]) -> "Timed":
         """The same times, and the image changed."""
         return Timed(change(self.image), self.encode, self.decode)
