@@ -1,4 +1,4 @@
-"""Train every decoder under one equal budget, and measure all of them: the leaderboard of the documentation.
+"""Train every decoder for any scale under one equal budget, and measure all: the leaderboard of the documentation.
 
     python benchmarks/equal_budget.py --images FOLDER --hr FOLDER --out runs/equal [--steps 1000] [--batch 8]
         [--queries 288] [--seeds 0 1] [--only lte srno] [--scales 2 2.5 3.3,1.7 4 8] [--preset fair] [--train-only]
@@ -87,18 +87,22 @@ def trained(decoder: str, seed: int, options: argparse.Namespace) -> Path:
     """The checkpoint of a decoder, after its training."""
     folder = options.out / f"{decoder}-{seed}"
     done, weights = folder / "trained", folder / "run" / "checkpoints" / "last.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    expect(folder / "experiment.toml", toml.dumps(experiment(decoder, seed, options)))
     if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / "experiment.toml"
-        text = toml.dumps(experiment(decoder, seed, options))
-        if not file.exists():
-            file.write_text(text)
-        elif file.read_text() != text:
-            raise SystemExit(f"{file}: was made with other options; give another --out")
         resume = ["--resume"] if (folder / "run" / "checkpoints").exists() else []
         liif("run", file, "--out", folder / "run", "--quiet", *resume)
         done.touch()
     return weights
+
+
+def expect(file: Path, text: str) -> None:
+    """Write a file, or stop if there is another: budgets that differ are not to be mixed."""
+    if not file.exists():
+        file.write_text(text)
+    elif file.read_text() != text:
+        raise SystemExit(f"{file}: was made with other options; give another --out")
 
 
 def main() -> None:
@@ -119,7 +123,13 @@ def main() -> None:
         for decoder in options.only:
             weights = trained(decoder, seed, options)
             measured = options.out / f"{decoder}-{seed}" / "measured"
-            if not measured.exists() and not options.train_only:
+            if options.train_only:
+                continue
+            how = options.out / f"{decoder}-{seed}" / "measuring.toml"
+            expect(
+                how, toml.dumps({"hr": str(options.hr.resolve()), "scales": options.scales, "preset": options.preset})
+            )
+            if not measured.exists():
                 scales = [part for scale in options.scales for part in ("--scale", scale)]
                 results = ["--results", options.out / "results.jsonl", "--quiet"]
                 liif("evaluate", weights, "--hr", options.hr, *scales, "--preset", options.preset, *results)

@@ -17,9 +17,12 @@ Runs = Mapping[str, Mapping[Scale, Sequence[Result]]]  # name -> scale -> a resu
 
 
 def runs(results: Sequence[Result]) -> Runs:
-    """Results of one model with several seeds, whose names end with ", seed N", together."""
+    """Results with several seeds, whose names end with ", seed N", together; of equal weights only the newest."""
+    newest = {
+        (result.weights or result.model, result.scale): result for result in sorted(results, key=lambda r: r.date)
+    }
     found: dict[str, dict[Scale, list[Result]]] = {}
-    for result in results:
+    for result in newest.values():
         name = result.model.partition(", seed ")[0]
         found.setdefault(name, {}).setdefault(result.scale, []).append(result)
     return found
@@ -36,7 +39,8 @@ def table(found: Runs) -> str:
         cells = [_cell(each.get(scale, ())) for scale in scales]
         costs = each.get(_COSTS, ())
         work = next((f"{result.multiply_adds:,.0f}" for result in costs if result.multiply_adds), "")
-        rows.append(f"| {name} | {' | '.join(cells)} | {work} | {_milliseconds(costs):,.0f} |")
+        ms = f"{_milliseconds(costs):,.0f}" if costs else ""
+        rows.append(f"| {name} | {' | '.join(cells)} | {work} | {ms} |")
     return "\n".join(rows)
 
 
@@ -59,7 +63,7 @@ def equal_budget(what: str, *folders: str) -> str:
 
 
 def _psnr(results: Sequence[Result]) -> float:
-    return sum(result.psnr for result in results) / len(results) if results else -1.0
+    return sum(result.psnr for result in results) / len(results) if results else 0.0
 
 
 def _cell(results: Sequence[Result]) -> str:

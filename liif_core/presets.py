@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 
 from liif_core.sizes import Scale, Size
 
-OTHER_NAMES = {"liif-benchmark": "benchmark", "liif-div2k": "div2k"}  # of protocols, which results may be stamped with
+ALIASES = {"liif-benchmark": "benchmark", "liif-div2k": "div2k"}  # of protocols, which results may be stamped with
 LOW = {"pillow": "PIL bicubic", "matlab": "bicubic like MATLAB's"}  # how LR images are made, for reports
 
 
@@ -37,7 +37,8 @@ class EvalProtocol:
     ensemble: Literal[1, 4, 8] = 1  # orientations whose mean is the prediction
     tiles: tuple[int, int] | None = None  # side and overlap of tiles that are averaged at whole scales up to 4
     interval: bool = False  # results have a confidence interval of the mean, by bootstrap over images
-    also: tuple[Literal["ssim", "lpips"], ...] = ()  # measured besides PSNR, where their libraries are installed
+    besides: tuple[Literal["ssim", "lpips"], ...] = ()  # measured besides PSNR, where their libraries are installed
+    given_low: Literal["used", "required", "ignored"] = "used"  # LR images that come with the data
     scales: tuple[float, ...] = ()  # of the published tables; evaluated where none are asked for
     version: int = 1  # raised when a rule changes, so that results of before are told apart
 
@@ -63,6 +64,8 @@ def own_scales(names: Iterable[str]) -> tuple[Scale, ...]:
     Raises ValueError where a protocol has none, or another one others.
     """
     found = {name: PROTOCOLS[name].scales for name in names}
+    if not found:
+        raise ValueError("expected at least one")
     without = [name for name, scales in found.items() if not scales]
     if without:
         raise ValueError(f"expected at least one, such as 4: there are no usual scales of {', '.join(without)}")
@@ -86,8 +89,8 @@ PROTOCOLS = MappingProxyType(
     {
         "benchmark": _BENCHMARK,
         "div2k": _DIV2K,
-        **{other: {"benchmark": _BENCHMARK, "div2k": _DIV2K}[name] for other, name in OTHER_NAMES.items()},
-        "celeba-hq": _with(_RGB, "the LR images are those of the data"),
+        **{other: {"benchmark": _BENCHMARK, "div2k": _DIV2K}[name] for other, name in ALIASES.items()},
+        "celeba-hq": _with(_RGB, "LR images are those of the data", given_low="required"),
         "rgb": _RGB,
         "lte": _with(_BENCHMARK, _LTE, max_scale=4.0),
         "lte-div2k": _with(_DIV2K, _LTE, max_scale=4.0),
@@ -105,15 +108,17 @@ PROTOCOLS = MappingProxyType(
         "ciaosr": EvalProtocol(
             True, True, 0, f"{_Y8}; {_MATLAB}; {_TILES}", low="matlab", rounded=True, tiles=(192, 32)
         ),
-        "mmagic": evolve(_SHAVED_RGB, scales=(2, 3, 4, 6, 18, 30)),
+        "mmagic": _with(
+            _SHAVED_RGB, "LR images are made, not those of the data", given_low="ignored", scales=(2, 3, 4, 6, 18, 30)
+        ),
         "inr-assr": _with(_SHAVED_RGB, _LTE, max_scale=4.0, scales=(2, 3, 4, 6, 8, 12)),
         "inr-assr-div2k": _with(_DIV2K, _LTE, max_scale=4.0),
         "fair": EvalProtocol(
             False, True, 0, f"RGB of 8 bits, without a border as wide as the scale; {_MATLAB}", low="matlab",
-            rounded=True, interval=True, also=("ssim", "lpips"),
+            rounded=True, interval=True, besides=("ssim", "lpips"),
         ),
         "fair-y": EvalProtocol(
-            True, True, 0, f"{_Y8}; {_MATLAB}", low="matlab", rounded=True, interval=True, also=("ssim",)
+            True, True, 0, f"{_Y8}; {_MATLAB}", low="matlab", rounded=True, interval=True, besides=("ssim",)
         ),
     }
 )  # fmt: skip

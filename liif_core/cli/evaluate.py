@@ -23,7 +23,7 @@ from liif_core.evaluation.results import result_of
 from liif_core.evaluation.scores import Score, results_csv, results_json
 from liif_core.experiment.schema import FolderSource, PairedFoldersSource
 from liif_core.model.device import autocast, precision_problems
-from liif_core.presets import PROTOCOLS, own_scales
+from liif_core.presets import ALIASES, PROTOCOLS, own_scales
 from liif_core.registry.discovery import discover
 from liif_core.sizes import OutputSize, Scale
 
@@ -61,7 +61,7 @@ def evaluate_checkpoint(
     if results_path is not None:
         check_appendable(results_path)
     name = name or hr.name or hr.absolute().name
-    presets = list(dict.fromkeys(protocols))
+    presets = list({ALIASES.get(preset, preset): preset for preset in protocols}.values())
     with joined(started_by_torchrun()) as processes:
         write_json = None if json_path is None or not processes.first else json_writer(json_path)
         write_csv = None if csv_path is None or not processes.first else json_writer(csv_path, "--csv")

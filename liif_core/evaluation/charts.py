@@ -121,7 +121,8 @@ def _chart(
 def _circle_of_work(number: int, x: float, y: float, times: float) -> str:
     """``times``: how many times the least work it is."""
     radius = _LEAST_WORK + _TENFOLD * math.log10(times)
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="var(--c{number % _COLORS})" fill-opacity="0.15"/>'
+    style = f'fill="var(--c{number % _COLORS})" fill-opacity="0.15" pointer-events="none"'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" {style}/>'
 
 
 def _mark(number: int, x: float, y: float) -> str:

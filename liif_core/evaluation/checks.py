@@ -6,6 +6,7 @@ from liif_core.data.crops import Images
 from liif_core.errors import UserError
 from liif_core.evaluation import metrics
 from liif_core.model.continuous import ContinuousModel
+from liif_core.presets import PROTOCOLS
 from liif_core.sizes import Scale, low_resolution_size, scaled_size
 
 _SHOWN = 20  # problems of a dataset named one by one
@@ -68,7 +69,11 @@ def _problems(
                 model.check_scale(low, target)
             except ValueError as error:
                 yield f"{where}: {error}"
-    if images.pair_scales and images.low_resolution(i, scale) is None:
+    given = images.low_resolution(i, scale) is not None
+    required = [protocol for protocol in protocols if PROTOCOLS[protocol].given_low == "required"]
+    if not images.pair_scales and not given and required:
+        yield f"{name} at {scale}: protocol {required[0]!r} is for pairs: give the LR images too"
+    if images.pair_scales and not given:
         yield (
             f"{where}: its LR image is of another scale (LR of {size[0]} x {size[1]} pixels would have "
             f"{low[0]} x {low[1]}); evaluate at the scale that it has, or leave out the LR images"

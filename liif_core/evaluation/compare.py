@@ -1,12 +1,12 @@
 """Several methods under one preset: scores, ranks, differences between neighbors in rank, and images to look at."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import torch
-from attrs import define, field, frozen
+from attrs import define, frozen
 from tqdm import tqdm
 
 from liif_core.data.crops import Images
@@ -18,7 +18,7 @@ from liif_core.evaluation.memory import peak_memory
 from liif_core.evaluation.methods import Method
 from liif_core.evaluation.pairs import as_tensor, pairs
 from liif_core.evaluation.results import Result, result_of
-from liif_core.evaluation.similarity import besides
+from liif_core.evaluation.similarity import besides, warn
 from liif_core.presets import PROTOCOLS
 from liif_core.sizes import Scale
 
@@ -62,7 +62,7 @@ def compare_methods(
     circumstances: Circumstances,
     device: torch.device,
     *,
-    channels: int = 3,
+    channels: int,
     ssim: bool = False,
     progress: bool = True,
 ) -> list[Comparison]:
@@ -86,30 +86,30 @@ class _Comparing:
     device: torch.device
     channels: int
     ssim: bool
-    _besides: frozenset[str] = field(default=frozenset(), init=False)  # what is measured besides PSNR
 
     def at(self, scale: Scale, circumstances: Circumstances, bar: Any) -> Comparison:
         measured: dict[str, list[Measured]] = {method.subject.name: [] for method in self.methods}
-        self._besides = besides(self.preset, scale, self.images.sizes, self.channels, self.ssim, self.name)
+        extra, reasons = besides(self.preset, scale, self.images.sizes, self.channels, self.ssim, self.name)
+        warn(reasons)
         pictured: list[Pictured] = []
         for i in range(len(self.images.names)):
-            made, shown = self._image(i, scale, bar)
+            made, shown = self._image(i, scale, extra, bar)
             for method, one in made.items():
                 measured[method].append(one)
             pictured = sorted([*pictured, shown], key=_spread, reverse=True)[:PICTURED]
         results = [self._result(method, scale, measured[method.subject.name], circumstances) for method in self.methods]
         return Comparison(scale, ranked(results), pictured)
 
-    def _image(self, i: int, scale: Scale, bar: Any) -> tuple[dict[str, Measured], Pictured]:
+    def _image(self, i: int, scale: Scale, extra: Set[str], bar: Any) -> tuple[dict[str, Measured], Pictured]:
         where = f"{self.name}: {self.images.names[i]} at {scale}"
         ((pair, _),) = pairs(self.images, i, scale, [self.preset])
         baseline, target = as_tensor(bicubic(pair.low, pair.size)), as_tensor(pair.target)
-        theirs = likeness(baseline, target, self.preset, scale, self._besides)
+        theirs = likeness(baseline, target, self.preset, scale, extra)
         measured, predictions = {}, {}
         for method in self.methods:
             called = method.subject.name
             made = method.predict(pair.low, pair.size, PROTOCOLS[self.preset], f"{called} on {where}")
-            own = likeness(made.image, target, self.preset, scale, self._besides)
+            own = likeness(made.image, target, self.preset, scale, extra)
             measured[called] = Measured(own, theirs, pair.given, made.seconds)
             predictions[called] = (made.image[0] * 255).round().byte().permute(1, 2, 0).numpy()
             bar.update()

@@ -22,7 +22,7 @@ def comparison_page(comparisons: Sequence[Comparison]) -> str:
     """The whole page."""
     first = comparisons[0].rows[0].result
     title = f"Comparison on {first.data}"
-    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(setting(first))}</p>", f"<p>{escape(meaning(first))}</p>"]
+    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(setting(first))}</p>", f"<p>{escape(meaning(comparisons))}</p>"]
     for comparison in comparisons:
         body += _section(comparison)
     body += ["<h2>Models</h2>", definitions(described(comparisons))]

@@ -55,7 +55,7 @@ def terminal_report(comparisons: Sequence[Comparison]) -> str:
     first = comparisons[0].rows[0].result
     parts = [setting(first)]
     parts += [f"{comparison.scale}\n{text_table(comparison)}" for comparison in comparisons]
-    return "\n\n".join([*parts, meaning(first)])
+    return "\n\n".join([*parts, meaning(comparisons)])
 
 
 def markdown_report(comparisons: Sequence[Comparison]) -> str:
@@ -67,7 +67,7 @@ def markdown_report(comparisons: Sequence[Comparison]) -> str:
         marks = ["---" if head == "model" else "---:" for head in heads]
         lines = [heads, marks, *([_cell(cell) for cell in row] for row in rows)]
         parts += [f"## {comparison.scale}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-    parts += [meaning(first), "## Models"]
+    parts += [meaning(comparisons), "## Models"]
     parts.append("\n".join(f"- {_cell(name)}: {_cell(text)}" for name, text in described(comparisons)))
     parts += ["## Where and how", "\n".join(f"- {name}: {_cell(value)}" for name, value in facts(first))]
     return "\n\n".join(parts) + "\n"
@@ -94,7 +94,7 @@ def latex_table(comparisons: Sequence[Comparison]) -> str:
     first = comparisons[0].rows[0].result
     besides = [
         measure for measure in BESIDES
-        if all(getattr(row.result, measure) is not None for comparison in comparisons for row in comparison.rows)
+        if any(getattr(row.result, measure) is not None for comparison in comparisons for row in comparison.rows)
     ]  # fmt: skip
     names = [row.result.model for row in comparisons[0].rows]
     cells: dict[str, list[str]] = {name: [] for name in names}
@@ -102,8 +102,11 @@ def latex_table(comparisons: Sequence[Comparison]) -> str:
         results = {row.result.model: row.result for row in comparison.rows}
         values = [_marked([f"{results[name].psnr:.2f}" for name in names])]
         for measure in besides:
-            texts = [f"{getattr(results[name], measure):.4f}" for name in names]
-            values.append(_marked(texts, lowest=measure == "lpips"))
+            found = [getattr(results[name], measure) for name in names]
+            texts = [f"{value:.4f}" for value in found if value is not None]
+            values.append(
+                _marked(texts, lowest=measure == "lpips") if len(texts) == len(names) else ["--"] * len(names)
+            )
         for column in values:
             for name, text in zip(names, column):
                 cells[name].append(text)
@@ -135,15 +138,17 @@ def setting(result: Result) -> str:
     return f"{images}. Preset {result.preset}, version {preset.version}: {said}."
 
 
-def meaning(result: Result) -> str:
+def meaning(comparisons: Sequence[Comparison]) -> str:
     """What the columns are, and how far they can be trusted."""
-    count = len(result.images)
+    results = [row.result for comparison in comparisons for row in comparison.rows]
+    count = len(results[0].images)
     lines = [
         "PSNR in dB"
-        + ("; of LPIPS, less is better" if result.lpips is not None else "")
-        + ". Seconds are means over images. Peak memory is what a model needs besides its weights for the largest "
-        "image; it is measured on CUDA GPUs, and on CPUs on Linux."
+        + ("; of LPIPS, less is better" if any(result.lpips is not None for result in results) else "")
+        + ". Seconds are means over images."
     ]
+    if any(result.peak_memory is not None for result in results):
+        lines.append("Peak memory is what a model needs besides its weights, for the largest image.")
     if count == 1:
         lines.append("With one image, no difference can be tested.")
     else:

@@ -25,7 +25,7 @@ from liif_core.evaluation.pairs import as_tensor, pairs
 from liif_core.evaluation.predicting import Predictions
 from liif_core.evaluation.report import comparison_picture
 from liif_core.evaluation.scores import Score
-from liif_core.evaluation.similarity import besides
+from liif_core.evaluation.similarity import besides, warn
 from liif_core.experiment.schema import EvaluationSet
 from liif_core.files import replacing
 from liif_core.model.continuous import ContinuousModel
@@ -101,6 +101,7 @@ def evaluate_set(
     device: torch.device | str,
     precision: str = "float32",
     ssim: bool = False,
+    only_psnr: bool = False,
     progress: bool = True,
     picture: Path | None = None,
     picture_scale: Scale | None = None,
@@ -115,6 +116,9 @@ def evaluate_set(
     LR images are those that come with the dataset for a scale, else the protocol's bicubic on uint8 of HR, cropped so
     that sizes match. Predictions are clamped, and rounded if the protocol says so; bicubic's are uint8, as PIL makes
     them. The model is on ``device``, and is put in evaluation mode.
+
+    Besides PSNR, SSIM is measured with ``ssim``, and what the protocol measures where it can; with ``only_psnr``,
+    neither.
 
     ``picture``: where to write a comparison picture, of the image that bicubic has the lowest PSNR for under the first
     protocol, at ``picture_scale``, one of ``scales``; by default the one nearest to 4. ``before_picture`` is called
@@ -132,11 +136,7 @@ def evaluate_set(
     picture_scale = picture_scale or _usual_scale(scales)
     check_set(images, name, model.channels, scales, protocols, ssim, model)
     model.eval()
-    extra = {
-        (protocol, scale): besides(protocol, scale, images.sizes, model.channels, ssim, name)
-        for protocol in protocols
-        for scale in scales
-    }
+    extra = {} if only_psnr else _besides(images, name, model.channels, scales, protocols, ssim, processes)
     measuring = _Measuring(model, images, name, torch.device(device), precision, protocols, extra, picture_scale)
     own = processes.share(len(images.names))
     pause = 0.1 if sys.stderr.isatty() else 30  # a log file wants few lines
@@ -160,6 +160,25 @@ def evaluate_set(
         except OSError as error:
             warnings.warn(f"{picture}: cannot be written: {error.strerror or error}", NotWritten, stacklevel=2)
     return scores
+
+
+def _besides(
+    images: Images,
+    name: str,
+    channels: int,
+    scales: Sequence[Scale],
+    protocols: Sequence[str],
+    ssim: bool,
+    processes: Processes,
+) -> dict[tuple[str, Scale], frozenset[str]]:
+    """What all processes can measure besides PSNR; the first warns of what is left out."""
+    which = [(protocol, scale) for protocol in protocols for scale in scales]
+    parts = processes.together(
+        lambda: [besides(protocol, scale, images.sizes, channels, ssim, name) for protocol, scale in which]
+    )
+    if processes.first:
+        warn(reason for part in parts for _, reasons in part for reason in reasons)
+    return {key: frozenset.intersection(*(part[i][0] for part in parts)) for i, key in enumerate(which)}
 
 
 @define
@@ -206,7 +225,7 @@ class _Measuring:
             predictions = Predictions(self.model, moved(low, self.device), self.precision)
             for protocol in users:
                 made = predictions.predict(pair.size, PROTOCOLS[protocol], where)
-                extra = self.besides[protocol, scale]
+                extra = self.besides.get((protocol, scale), frozenset())
                 own, theirs = (likeness(image, target, protocol, scale, extra) for image in (made.image, baseline))
                 measured = Measured(own, theirs, pair.given, made.seconds)
                 yield protocol, measured, [low, baseline, made.image, target]

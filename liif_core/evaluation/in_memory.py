@@ -72,14 +72,17 @@ def evaluate(
         raise TypeError(f"model: expected a liif_core.ContinuousModel, got {type(model).__name__}")
     if not protocol:
         raise ValueError(f"protocol: expected a name or a list of names, got {protocol!r}")
-    wanted = _scales(scales, [protocol] if isinstance(protocol, str) else protocol, model.channels)
+    protocols = [protocol] if isinstance(protocol, str) else list(protocol)
+    if lr is not None and scales is None:
+        raise ValueError("scales: expected the scale of lr, got None")
+    wanted = _scales(scales, protocols, model.channels)
     if lr is not None and len(wanted) > 1:
         raise ValueError(f"lr: expected a single scale with it, got {len(wanted)}; evaluate each scale on its own")
     given = _opened(images, lr, model.channels, wanted[0])
     device = device_of(model)
     name = Path(images).name if isinstance(images, (str, os.PathLike)) else "images"
     return evaluate_set(
-        model, given, name, wanted, protocol, device=device, precision=precision, ssim=ssim, progress=progress
+        model, given, name, wanted, protocols, device=device, precision=precision, ssim=ssim, progress=progress
     )
 
 

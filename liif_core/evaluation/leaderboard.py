@@ -9,7 +9,7 @@ from attrs import frozen
 from liif_core.errors import UserError
 from liif_core.evaluation.result_files import read_results
 from liif_core.evaluation.results import Result
-from liif_core.presets import OTHER_NAMES
+from liif_core.presets import ALIASES
 from liif_core.sizes import Scale
 
 _MACHINE = ("cpu", "cores", "threads", "device", "torch")
@@ -72,7 +72,7 @@ def boards(results: Sequence[Result]) -> list[Board]:
     """The tables, by data set, preset and scale; other images, and versions of a preset, have tables of their own."""
     groups: dict[tuple[str, str, Scale], dict[tuple[str, object], list[Result]]] = {}
     for result in results:
-        preset = OTHER_NAMES.get(result.preset, result.preset)
+        preset = ALIASES.get(result.preset, result.preset)
         alike = groups.setdefault((result.data, preset, result.scale), {})
         alike.setdefault((result.data_sha256, result.facts.get("version")), []).append(result)
     ordered = sorted(groups.items(), key=lambda group: (*group[0][:2], group[0][2].y * group[0][2].x, group[0][2].y))

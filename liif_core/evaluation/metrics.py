@@ -58,8 +58,9 @@ def ssim(prediction: Tensor, target: Tensor, protocol: str = "rgb", scale: AnySc
 def lpips(prediction: Tensor, target: Tensor, protocol: str = "rgb", scale: AnyScale | None = None) -> float:
     """Perceptual distance of one image, 0 for equal ones, by ``liif_core.evaluation.perceptual``.
 
-    Of RGB, or gray as RGB, whichever channel the protocol compares. Arguments and errors are those of ``psnr``; what
-    the border leaves must be at least 31 x 31.
+    Of RGB, or gray as RGB, whichever channel the protocol compares. Arguments and errors are those of ``psnr``; images
+    have one channel or three, and what the border leaves must be at least 31 x 31. Raises UserError where the package
+    lpips is not installed, or its weights cannot be downloaded.
     """
     return perceptual.distance(*_compared(prediction, target, protocol, scale))
 

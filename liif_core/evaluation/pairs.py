@@ -33,19 +33,21 @@ class Pair:
 def pairs(images: Images, i: int, scale: Scale, protocols: Sequence[str]) -> Iterator[tuple[Pair, list[str]]]:
     """The different pairs of image i at a scale, and for each the protocols that use it.
 
-    An LR image that came with the data is used by all protocols; the others are made of the cropped HR image.
+    An LR image that came with the data is used by all protocols that do not ignore it; the others are made of the
+    cropped HR image.
     """
     image = images.image(i)
     given = images.low_resolution(i, scale)
     size = low_resolution_size((image.shape[0], image.shape[1]), scale) if given is None else given.shape[:2]
     height, width = scaled_size((size[0], size[1]), scale)
     target = image[:height, :width]
+    made = list(protocols)
     if given is not None:
-        yield Pair(given, target, True), list(protocols)
-        return
-    kinds = dict.fromkeys(PROTOCOLS[protocol].low for protocol in protocols)
-    for kind in kinds:
-        users = [protocol for protocol in protocols if PROTOCOLS[protocol].low == kind]
+        made = [protocol for protocol in protocols if PROTOCOLS[protocol].given_low == "ignored"]
+        if users := [protocol for protocol in protocols if protocol not in made]:
+            yield Pair(given, target, True), users
+    for kind in dict.fromkeys(PROTOCOLS[protocol].low for protocol in made):
+        users = [protocol for protocol in made if PROTOCOLS[protocol].low == kind]
         yield Pair(_RESIZED[kind](target, (size[0], size[1])), target, False), users
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from liif_core.data.resize import torchvision
+from liif_core.errors import UserError
 
 LEAST = 31  # pixels of a side, below which AlexNet's layers leave nothing
 
@@ -32,11 +33,26 @@ def unusable() -> str:
     return ""
 
 
+def unfit(side: int, channels: int) -> str:
+    """Why images whose shorter side has ``side`` pixels cannot be compared; empty if they can."""
+    if channels not in (1, 3):
+        return f"it compares images of 1 or 3 channels, these have {channels}"
+    if side < LEAST:
+        return f"it needs {LEAST} pixels a side inside the border, and an image has {side}"
+    return ""
+
+
 def distance(prediction: Tensor, target: Tensor) -> float:
     """LPIPS of two images (1, c, H, W) in [0, 1] of one channel or three, at least ``LEAST`` pixels a side; 0: alike.
 
-    Raises what loading the network raises; ask ``unusable`` before.
+    Raises ValueError for others, and UserError where ``lpips`` is not installed or does not work.
     """
+    if problem := unfit(min(target.shape[-2:]), target.shape[1]):
+        raise ValueError(f"LPIPS: {problem}")
+    if not installed():
+        raise UserError("lpips: needs the package lpips, which is not installed: pip install 'liif-core[lpips]'")
+    if problem := unusable():
+        raise UserError(f"lpips: {problem}")
     first, second = (image.float().expand(-1, 3, -1, -1) for image in (prediction, target))
     with torch.inference_mode():
         return float(_network()(first, second, normalize=True))

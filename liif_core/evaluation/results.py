@@ -42,7 +42,7 @@ class Result:
     ensemble: int = 1  # orientations that --ensemble asked for, besides those of the preset
     machine: Mapping[str, Any]
     multiply_adds: float | None = None  # for each output pixel
-    peak_memory: int | None = None  # bytes on a GPU, beyond the weights
+    peak_memory: int | None = None  # bytes beyond the weights: of tensors on a GPU, of the process on a CPU
     parameters: int | None = None
     liif_core: str  # version
     commit: str = ""  # of the checkout; empty: unknown

@@ -15,25 +15,32 @@ class NotMeasured(UserWarning):
 
 def besides(
     protocol: str, scale: Scale, sizes: Iterable[Size], channels: int, ssim: bool, where: str
-) -> frozenset[str]:
+) -> tuple[frozenset[str], list[str]]:
     """Of "ssim" and "lpips" those to measure on images of ``sizes``, (height, width) before they are cropped.
 
-    Warns (NotMeasured), with ``where`` before it, of what the protocol measures and the installed library cannot.
+    Also a sentence, which begins with ``where``, for each that the protocol measures, that is installed, and that
+    cannot be measured here: of images too small or of other channels, or by a library that does not work.
     """
-    found = {"ssim"} if ssim else set()
+    found, reasons = {"ssim"} if ssim else set[str](), []
     rows, columns = PROTOCOLS[protocol].border(scale)
     targets = [scaled_size(low_resolution_size(size, scale), scale) for size in sizes]
     side = min(min(height - 2 * rows, width - 2 * columns) for height, width in targets)
-    for name in PROTOCOLS[protocol].also:
+    for name in PROTOCOLS[protocol].besides:
         if name in found or (name == "ssim" and not metrics.ssim_installed()):
             continue
         if name == "lpips" and not perceptual.installed():
             continue
         if reason := _unfit_for_ssim(side) if name == "ssim" else _unfit_for_lpips(side, channels):
-            warnings.warn(f"{where} at {scale}: {name.upper()} is left out: {reason}", NotMeasured, stacklevel=2)
+            reasons.append(f"{where} at {scale}: {name.upper()} is left out: {reason}")
         else:
             found.add(name)
-    return frozenset(found)
+    return frozenset(found), reasons
+
+
+def warn(reasons: Iterable[str]) -> None:
+    """A warning (NotMeasured) for each different one."""
+    for reason in dict.fromkeys(reasons):
+        warnings.warn(reason, NotMeasured, stacklevel=3)
 
 
 def _unfit_for_ssim(side: int) -> str:
@@ -47,8 +54,4 @@ def _unfit_for_ssim(side: int) -> str:
 
 
 def _unfit_for_lpips(side: int, channels: int) -> str:
-    if channels not in (1, 3):
-        return f"it compares images of 1 or 3 channels, these have {channels}"
-    if side < perceptual.LEAST:
-        return f"it needs {perceptual.LEAST} pixels a side inside the border, and an image has {side}"
-    return perceptual.unusable()
+    return perceptual.unfit(side, channels) or perceptual.unusable()

@@ -26,6 +26,7 @@ def validated(trainer: "Trainer", then: Callable[[Score], None] | None) -> Score
 
     return evaluate_set(
         trainer.eval_model, trainer.validation, "validation", [spec.scale], spec.protocol, device=trainer.device,
-        precision=trainer.experiment.run.precision, progress=False, before_picture=scored, processes=trainer.processes,
+        only_psnr=True, precision=trainer.experiment.run.precision, progress=False, before_picture=scored,
+        processes=trainer.processes,
         picture=None if trainer.folder is None else trainer.folder / "pictures" / "validation.png",
     )[0]  # fmt: skip

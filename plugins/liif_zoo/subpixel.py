@@ -2,8 +2,8 @@
 Convolutional Neural Network, CVPR 2016), as at the end of EDSR (Lim et al., Enhanced Deep Residual Networks for Single
 Image Super-Resolution, CVPRW 2017): the upsampling of models for one scale, which LIIF's tables compare with.
 
-The image at that scale is computed from the codes, and a query reads its nearest pixel: at the scale itself that is
-EDSR's output, and at other scales nearest-neighbor interpolation of it.
+The image at that scale is computed from the codes, and a query reads its nearest pixel, of two equally near ones the
+later: at the scale itself that is EDSR's output, and at other scales nearest-neighbor interpolation of it.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from liif_core import Component, LatentField, Maps, Sites, as_rows, blend, gather, hookimpl, option
 from liif_core.nn import expect_conditions
+
+_TIE = 1e-4  # in sub-pixels; more than the rounding of offsets
 
 
 @frozen
@@ -70,7 +72,7 @@ class Subpixel(nn.Module):
 
     def _place(self, offset: Tensor) -> Tensor:
         """The number of the sub-pixel, from 0, that an offset along one axis lies in; a code is from -1 to 1."""
-        return ((offset + 1) * (self.scale / 2)).floor().clamp(0, self.scale - 1).long()
+        return ((offset + 1) * (self.scale / 2) + _TIE).floor().clamp(0, self.scale - 1).long()
 
 
 @hookimpl

@@ -144,13 +144,19 @@ def test_ranks_and_leads():
     assert [line.split()[-3] for line in table.splitlines()[2:4]] == ["no", "yes"]
 
 
+def of_one(one):
+    return meaning([Comparison(Scale.of(4), ranked([one]), [])])
+
+
 def test_what_is_said_of_few_images():
     one = result("a", 30)
     few = attrs.evolve(one, images=dict(list(one.images.items())[:5]))
-    assert "n = 12 images" in meaning(one) and "weak evidence" not in meaning(one)
-    assert "n = 5 images" in meaning(few) and "weak evidence" in meaning(few)
+    said, of_few = of_one(one), of_one(few)
+    assert "n = 12 images" in said and "weak evidence" not in said and "Peak memory" not in said
+    assert "n = 5 images" in of_few and "weak evidence" in of_few
+    assert "Peak memory" in of_one(attrs.evolve(one, peak_memory=5))
     single = attrs.evolve(one, images=dict(list(one.images.items())[:1]))
-    assert "no difference can be tested" in meaning(single) and "Significant" not in meaning(single)
+    assert "no difference can be tested" in of_one(single) and "Significant" not in of_one(single)
 
 
 def test_of_lpips_the_lowest_is_best():
@@ -161,7 +167,11 @@ def test_of_lpips_the_lowest_is_best():
     assert "PSNR & SSIM & LPIPS" in found and "PSNR (dB), SSIM, LPIPS on Set5" in found
     assert r"one & \textbf{31.00} & \textbf{0.8000} & \underline{0.2500}" in found
     assert r"two & \underline{30.00} & \textbf{0.8000} & \textbf{0.2000}" in found
-    assert "LPIPS" in text_table(comparison) and "less is better" in meaning(first)
+    assert "LPIPS" in text_table(comparison) and "less is better" in meaning([comparison])
+    without = Comparison(Scale.of(8), ranked([result("one", 27, scale=8), result("two", 28, scale=8)]), [])
+    found = latex_table([comparison, without])
+    assert r"one & \textbf{31.00} & \textbf{0.8000} & \underline{0.2500} & \underline{27.00} & -- & -- \\" in found
+    assert "less is better" in meaning([without, comparison])
     assert "| LPIPS |" in leaderboard_markdown(boards([first, second]))
 
 

@@ -87,8 +87,22 @@ def test_every_rule_by_hand(model, protocol, scale):
         error = error @ (np.array([65.738, 129.057, 25.064]) / 256)
     border = border_2 if scale == 2 else border_6
     inside = error[border : 60 - border, border : 66 - border]
-    (score,) = liif_core.evaluate(model, [image], scale, protocol)
+    given = [low] if protocol in ("celeba-hq", "benchmark") else None
+    (score,) = liif_core.evaluate(model, [image], scale, protocol, lr=given)
     assert score.psnr == pytest.approx(-10 * np.log10(np.mean(inside**2)), abs=2e-3 if rounded else 1e-4)
+
+
+def test_lr_images_that_come_with_the_data(model):
+    image = (random(60, 66, 3).numpy() * 255).astype(np.uint8)
+    low = 255 - image[::2, ::2]  # nothing like what would be made
+    made, given = liif_core.evaluate(model, [image], 2, ["mmagic", "benchmark"], lr=[low])
+    assert (made.given_low, given.given_low) == (0, 1)
+    assert made.psnr == liif_core.evaluate(model, [image], 2, "mmagic")[0].psnr
+    assert given.psnr != liif_core.evaluate(model, [image], 2, "benchmark")[0].psnr
+    with pytest.raises(
+        liif_core.UserError, match="images at x2: protocol 'celeba-hq' is for pairs: give the LR images"
+    ):
+        liif_core.evaluate(model, [image], 2, "celeba-hq")
 
 
 def test_the_scales_of_the_published_tables(model):
@@ -102,6 +116,10 @@ def test_the_scales_of_the_published_tables(model):
     assert [score.scale for score in found] == list(own_scales(["benchmark"]))
     with pytest.raises(ValueError, match="^scales: expected at least one, such as 4: .*fair$"):
         liif_core.evaluate(model, [random(3, 60, 60)], protocol="fair")
+    with pytest.raises(ValueError, match="^scales: expected the scale of lr, got None$"):
+        liif_core.evaluate(model, [random(3, 60, 60)], lr=[random(3, 30, 30)])
+    with pytest.raises(ValueError, match="expected at least one"):
+        own_scales([])
     with pytest.raises(ValueError, match="no protocol is named 'benchmrk'"):
         liif_core.evaluate(model, [random(3, 60, 60)], protocol="benchmrk")
 

@@ -57,10 +57,15 @@ def test_at_its_scale_it_is_edsr(scale):
     torch.testing.assert_close(colors, expected.flatten(2).mT, rtol=0, atol=1e-5)
 
 
-def test_at_other_scales_it_is_the_nearest_pixel():
-    model, image = model_of(3), random(1, 3, 5, 7)
-    expected = F.interpolate(edsr(model, image, 3), scale_factor=5, mode="nearest")
-    torch.testing.assert_close(model.encode(image).render((75, 105)), expected, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("scale, size", [(3, (75, 105)), (2, (15, 21)), (4, (30, 42)), (2, (7, 11))])
+def test_at_other_scales_it_is_the_nearest_pixel(scale, size):
+    """Of two that are equally near, the later one."""
+    model, image = model_of(scale), random(1, 3, 5, 7)
+    expected = F.interpolate(edsr(model, image, scale), size=size, mode="nearest-exact")
+    picture = model.encode(image)
+    torch.testing.assert_close(picture.render(size), expected, rtol=0, atol=1e-5)
+    colors = picture.query(liif_core.make_coord(size)[None], torch.tensor([2 / size[0], 2 / size[1]]))
+    torch.testing.assert_close(colors, expected.flatten(2).mT, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
