@@ -51,7 +51,7 @@ def test_every_model_is_built_with_the_same_encoder(budget, options, registry, t
         encoder = experiment.model.encoder
         assert (encoder.component.name, encoder.options.blocks, experiment.train.seed) == ("edsr", 4, 1)
         assert encoder.options.channels == (147 if name == "opesr" else 32)
-        assert (model.residual is None) == (name == "thera")
+        assert model.residual == ("none" if name == "thera" else "bilinear"), name
 
 
 def test_budgets_are_not_mixed(budget, tmp_path):
