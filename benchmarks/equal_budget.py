@@ -1,7 +1,8 @@
 """Train every decoder for any scale under one equal budget, and measure all: the leaderboard of the documentation.
 
     python benchmarks/equal_budget.py --images FOLDER --hr FOLDER --out runs/equal [--steps 1000] [--batch 8]
-        [--queries 288] [--seeds 0 1] [--only lte srno] [--scales 2 2.5 3.3,1.7 4 8] [--preset fair] [--train-only]
+        [--queries 288] [--seeds 0 1] [--only lte srno] [--scales 2 2.5 3.3,1.7 4 8] [--preset fair] [--name TEXT]
+        [--train-only]
     liif leaderboard runs/equal -o index.html
 
 All have the same encoder (EDSR of 4 blocks and 32 channels), the same images (those of --images), the same crops,
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=DECODERS, default=list(DECODERS))
     parser.add_argument("--scales", nargs="+", default=["2", "2.5", "3.3,1.7", "4", "8"])
     parser.add_argument("--preset", default="fair")
+    parser.add_argument("--name", help="name of the data set that is measured on")
     parser.add_argument("--train-only", action="store_true", help="measure later")
     options = parser.parse_args()
     for seed in options.seeds:
@@ -132,6 +134,7 @@ def main() -> None:
             if not measured.exists():
                 scales = [part for scale in options.scales for part in ("--scale", scale)]
                 results = ["--results", options.out / "results.jsonl", "--quiet"]
+                results += ["--name", options.name or options.hr.absolute().name]
                 liif("evaluate", weights, "--hr", options.hr, *scales, "--preset", options.preset, *results)
                 measured.touch()
 
