@@ -8,9 +8,9 @@
 All have the same encoder (EDSR of 4 blocks and 32 channels), the same images (those of --images), the same crops,
 queries, steps, optimizer and learning rate, and all add the bilinear image, which some papers do not; each decoder has
 its own size and conditions. (OPE-SR's codes are coefficients, so its encoder has 147 channels. Thera adds the nearest
-pixel, as in its paper.) The results are added to OUT/results.jsonl. A run that was interrupted
-goes on, and what is done is not done again: call it until it ends. ``--train-only`` leaves measuring, which includes
-times, for a later call on an idle machine.
+pixel, as in its paper.) The results are added to OUT/results.jsonl. A run that was interrupted goes on, and what is
+done is not done again: call it until it ends. ``--train-only`` leaves measuring, which includes times, for a later call
+on an idle machine.
 """
 
 import argparse
