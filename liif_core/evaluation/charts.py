@@ -13,6 +13,8 @@ _NAMED = 24  # places of an axis that are named one by one
 _LONGEST = 16  # characters of a name on an axis
 _LEAST_WORK, _TENFOLD = 9, 7  # radius of the circle of the least multiply-adds, and what ten times as many add to it
 
+Box = tuple[float, float, float, float]  # left, top, right and bottom
+
 
 @frozen
 class Point:
@@ -99,7 +101,7 @@ def _chart(
     if x_title:
         parts.append(f'<text x="{(_LEFT + _WIDTH) / 2}" y="{floor + 38}" text-anchor="middle">{escape(x_title)}</text>')
     least = min((point.work for point in shown if point.work), default=1.0)
-    taken: list[tuple[float, float]] = []
+    taken = [_box_of_mark(x(point.x), y(point.y)) for point in shown] if x_title else []
     for number, several in enumerate(points.values()):
         for point in several:
             if not math.isfinite(point.y):
@@ -110,7 +112,7 @@ def _chart(
                 mark = _circle_of_work(number, across, down, point.work / least) + mark
             parts.append(f"<g><title>{escape(point.text)}</title>{mark}</g>")
             if point.label:
-                parts.append(_beside(point.label, across, down, taken))
+                parts.append(_beside(point.label, across, down, taken, (_LEFT, _WIDTH, floor)))
     for number, (left, row, name) in enumerate(entries):
         down = _HEIGHT - _BOTTOM + bottom + 8 + 18 * row
         parts += [_mark(number, left, down - 4), f'<text x="{left + 10}" y="{down}">{escape(name)}</text>']
@@ -138,15 +140,30 @@ def _mark(number: int, x: float, y: float) -> str:
     return f'<polygon points="{" ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in edges)}" {style}/>'
 
 
-def _beside(label: str, x: float, y: float, taken: list[tuple[float, float]]) -> str:
-    """A label beside its point, moved so that it covers no other one."""
-    down = y + 4
-    while any(abs(down - other) < 13 and abs(x - left) < 150 for left, other in taken):
-        down += 13
-    taken.append((x, down))
-    if x > 0.75 * _WIDTH:
-        return f'<text x="{x - 10:.1f}" y="{down:.1f}" text-anchor="end">{escape(label)}</text>'
-    return f'<text x="{x + 10:.1f}" y="{down:.1f}">{escape(label)}</text>'
+def _box_of_mark(x: float, y: float) -> Box:
+    return x - 6, y - 6, x + 6, y + 6
+
+
+def _beside(label: str, x: float, y: float, taken: list[Box], room: tuple[float, float, float]) -> str:
+    """A label at the first place near its point where it covers no mark and no other label.
+
+    ``taken``: the boxes of those, to which its own is added. ``room``: the left, the right and the bottom of the chart.
+    """
+    width, (left, right, bottom) = 6.6 * len(label), room
+    places = []
+    for step in range(12):
+        places += [(x + 10, y + 4 + 13 * step), (x - 10 - width, y + 4 + 13 * step)]
+        places += [(x + 10, y + 4 - 13 * step), (x - 10 - width, y + 4 - 13 * step)]
+    boxes = [(across, down - 11, across + width, down + 3) for across, down in places]
+    inside = [box for box in boxes if box[0] >= left and box[2] <= right and box[1] >= 0 and box[3] <= bottom]
+    free = (box for box in inside if not any(_overlap(box, other) for other in taken))
+    chosen = next(free, boxes[0])
+    taken.append(chosen)
+    return f'<text x="{chosen[0]:.1f}" y="{chosen[3] - 3:.1f}">{escape(label)}</text>'
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _legend_places(names: Sequence[str]) -> list[tuple[float, int, str]]:

@@ -109,6 +109,20 @@ def test_charts_are_well_formed(values):
         assert 0 <= float(text.get("x")) <= width and 0 <= float(text.get("y")) <= height
 
 
+def test_names_in_a_chart_cover_nothing():
+    random = np.random.default_rng(3)
+    points = {f"model {i}": Point(10 ** random.uniform(3, 4), random.uniform(27, 28), "") for i in range(14)}
+    root = ET.fromstring(quality_and_time(points, "x"))
+    names = [text for text in root.iter("text") if text.text in points]
+    places = [(float(text.get("x")), float(text.get("y")), len(text.text)) for text in names]
+    boxes = [(x, y - 11, x + 6 * characters, y) for x, y, characters in places]
+    width, height = map(float, root.get("viewBox").split()[2:])
+    assert len(names) == 14 and all(0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height for box in boxes)
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
 def test_a_chart_of_quality_and_time_is_logarithmic():
     points = {name: Point(ms, psnr, name) for name, ms, psnr in (("a", 1, 30), ("b", 10, 31), ("c", 100, 29))}
     root = ET.fromstring(quality_and_time(points, "x"))
