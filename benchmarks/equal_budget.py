@@ -20,20 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import toml
-from decoders import MODELS
+from decoders import BOTH, MODELS, PLAIN
 
 from liif_core.images import READABLE_SUFFIXES
 
 ENCODER = {"use": "edsr", "blocks": 4, "channels": 32}
-DECODERS = MODELS | {
-    "basis": {"features": {"use": "identity"}, "sampling": {"use": "nearest"}, "residual": "bilinear",
-              "conditioning": [{"use": "coordinate"}, {"use": "cell"}]},
-}  # fmt: skip
+DECODERS = MODELS | {"basis": {**PLAIN, "sampling": {"use": "nearest"}, "conditioning": BOTH}}
 RESIDUAL = {"thera": "none"}  # others have the bilinear image
-OPTIONS = {
-    "thera": {"mean": [0.0]},
-    "igconv": {"mean": [0.5]},
-}  # nothing is added to the residual but the decoder's own
+OPTIONS = {"thera": {"mean": [0.0]}, "igconv": {"mean": [0.5]}}  # no color but the residual is added to the decoder's
 EPOCHS = 10  # and so checkpoints, if there are enough steps
 OWN_LOSS = {"linf": 1.0}  # decoders that are trained by a likelihood of their own, and its weight
 
@@ -88,10 +82,10 @@ def trained(decoder: str, seed: int, options: argparse.Namespace) -> Path:
     """The checkpoint of a decoder, after its training."""
     folder = options.out / f"{decoder}-{seed}"
     done, weights = folder / "trained", folder / "run" / "checkpoints" / "last.safetensors"
+    file = folder / "experiment.toml"
     folder.mkdir(parents=True, exist_ok=True)
-    expect(folder / "experiment.toml", toml.dumps(experiment(decoder, seed, options)))
+    expect(file, toml.dumps(experiment(decoder, seed, options)))
     if not done.exists():
-        file = folder / "experiment.toml"
         resume = ["--resume"] if (folder / "run" / "checkpoints").exists() else []
         liif("run", file, "--out", folder / "run", "--quiet", *resume)
         done.touch()
@@ -124,13 +118,12 @@ def main() -> None:
     for seed in options.seeds:
         for decoder in options.only:
             weights = trained(decoder, seed, options)
-            measured = options.out / f"{decoder}-{seed}" / "measured"
             if options.train_only:
                 continue
-            how = options.out / f"{decoder}-{seed}" / "measuring.toml"
-            expect(
-                how, toml.dumps({"hr": str(options.hr.resolve()), "scales": options.scales, "preset": options.preset})
-            )
+            folder = options.out / f"{decoder}-{seed}"
+            how = {"hr": str(options.hr.resolve()), "scales": options.scales, "preset": options.preset}
+            expect(folder / "measuring.toml", toml.dumps(how))
+            measured = folder / "measured"
             if not measured.exists():
                 scales = [part for scale in options.scales for part in ("--scale", scale)]
                 results = ["--results", options.out / "results.jsonl", "--quiet"]

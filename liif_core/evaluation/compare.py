@@ -16,7 +16,7 @@ from liif_core.evaluation.circumstances import Circumstances, multiply_adds
 from liif_core.evaluation.measuring import Measured, likeness, score_of
 from liif_core.evaluation.memory import peak_memory
 from liif_core.evaluation.methods import Method
-from liif_core.evaluation.pairs import as_tensor, pairs
+from liif_core.evaluation.pairs import Pair, as_tensor, pairs
 from liif_core.evaluation.results import Result, result_of
 from liif_core.evaluation.similarity import besides, warn
 from liif_core.presets import PROTOCOLS
@@ -97,7 +97,11 @@ class _Comparing:
             for method, one in made.items():
                 measured[method].append(one)
             pictured = sorted([*pictured, shown], key=_spread, reverse=True)[:PICTURED]
-        results = [self._result(method, scale, measured[method.subject.name], circumstances) for method in self.methods]
+        largest = self._largest(scale)
+        results = [
+            self._result(method, scale, measured[method.subject.name], circumstances, largest)
+            for method in self.methods
+        ]
         return Comparison(scale, ranked(results), pictured)
 
     def _image(self, i: int, scale: Scale, extra: Set[str], bar: Any) -> tuple[dict[str, Measured], Pictured]:
@@ -116,23 +120,32 @@ class _Comparing:
         decibels = {called: one.model.psnr for called, one in measured.items()}
         return measured, Pictured(self.images.names[i], pair.low, pair.target, predictions, decibels)
 
-    def _peak(self, method: Method, scale: Scale) -> int | None:
-        """The peak memory of a model for the largest image, which it renders once more."""
+    def _largest(self, scale: Scale) -> Pair:
+        """That of the largest image, which the peak memory of each model is measured with."""
+        sizes = self.images.sizes
+        i = max(range(len(sizes)), key=lambda i: sizes[i][0] * sizes[i][1])
+        ((pair, _),) = pairs(self.images, i, scale, [self.preset])
+        return pair
+
+    def _peak(self, method: Method, pair: Pair) -> int | None:
+        """The peak memory of a model, which renders an image once more."""
         if method.model is None:
             return None
-        sizes = self.images.sizes
-        largest = max(range(len(sizes)), key=lambda i: sizes[i][0] * sizes[i][1])
-        ((pair, _),) = pairs(self.images, largest, scale, [self.preset])
         return peak_memory(self.device, lambda: method.predict(pair.low, pair.size, PROTOCOLS[self.preset], self.name))
 
     def _result(
-        self, method: Method, scale: Scale, measured: Sequence[Measured], circumstances: Circumstances
+        self,
+        method: Method,
+        scale: Scale,
+        measured: Sequence[Measured],
+        circumstances: Circumstances,
+        largest: Pair,
     ) -> Result:
         score = score_of(self.name, self.preset, scale, self.images.names, measured)
         work = None if method.model is None else multiply_adds(method.model, scale)
         if work is not None:
             work *= PROTOCOLS[self.preset].ensemble
-        return result_of(score, method.subject, circumstances, work, self._peak(method, scale))
+        return result_of(score, method.subject, circumstances, work, self._peak(method, largest))
 
 
 def ranked(results: Sequence[Result]) -> list[Row]:
