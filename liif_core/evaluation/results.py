@@ -117,10 +117,12 @@ def result_of(
 def preset_facts(name: str) -> dict[str, Any]:
     """The rules of a preset as plain values."""
     preset = PROTOCOLS[name]
+    made = LOW[preset.low]
+    low = {"used": f"{made}, where the data has none", "required": "those of the data", "ignored": made}
     border = f"scale rounded up + {preset.margin}" if preset.margin else "scale rounded up"
     return {
         "version": preset.version,
-        "lr": f"{LOW[preset.low]}, where the data has none",
+        "lr": low[preset.given_low],
         "channels": "Y" if preset.luma else "all, such as RGB",
         "range": "[0, 1], clamped",
         "border": (border + (f", at most {preset.widest}" if preset.widest else "")) if preset.shave else "none",

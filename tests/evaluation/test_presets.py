@@ -11,6 +11,7 @@ from reference import small_model
 import liif_core
 from liif_core.data.matlab_resize import matlab_bicubic
 from liif_core.evaluation.predicting import predict
+from liif_core.evaluation.results import preset_facts
 from liif_core.presets import PROTOCOLS, own_scales
 from liif_core.sizes import Scale
 
@@ -103,6 +104,14 @@ def test_lr_images_that_come_with_the_data(model):
         liif_core.UserError, match="images at x2: protocol 'celeba-hq' is for pairs: give the LR images"
     ):
         liif_core.evaluate(model, [image], 2, "celeba-hq")
+
+
+def test_results_state_which_lr_images_are_used():
+    found = {name: preset_facts(name)["lr"] for name in ("benchmark", "fair", "mmagic", "celeba-hq")}
+    assert found == {
+        "benchmark": "PIL bicubic, where the data has none", "fair": "bicubic like MATLAB's, where the data has none",
+        "mmagic": "PIL bicubic", "celeba-hq": "those of the data",
+    }  # fmt: skip
 
 
 def test_the_scales_of_the_published_tables(model):
